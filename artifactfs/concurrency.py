@@ -1,0 +1,76 @@
+"""The hand-made trio primitives of the project.
+
+Rules of this file: an owner task never raises into the nursery it runs in (a bug in one request must not unmount);
+it stores an outcome which the waiters unwrap. A waiter may be cancelled, the owner is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar
+
+import outcome
+import trio
+
+T = TypeVar("T")
+
+
+class Flight:
+    """One running piece of work that any number of tasks wait for."""
+
+    __slots__ = ("_done", "result")
+
+    def __init__(self) -> None:
+        """Start without a result."""
+        self._done = trio.Event()
+        self.result: outcome.Outcome[Any] | None = None
+
+    def land(self, result: outcome.Outcome[Any]) -> None:
+        """Store the outcome and wake the waiters."""
+        self.result = result
+        self._done.set()
+
+    async def wait(self) -> Any:
+        """Wait for the outcome; return its value or raise its error (a fresh traceback for each waiter)."""
+        await self._done.wait()
+        result = self.result
+        if isinstance(result, outcome.Error):
+            # The same exception object reaches every waiter; its traceback must not grow with each of them.
+            raise result.error.with_traceback(None)
+        if not isinstance(result, outcome.Value):  # pragma: no cover - the event is set only by land()
+            message = "a flight landed without an outcome"
+            raise TypeError(message)
+        return result.value
+
+
+class SingleFlight:
+    """Runs at most one piece of work per key at a time, in a nursery that outlives its callers."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        """Own the work in ``nursery``."""
+        self._nursery = nursery
+        self._flights: dict[Hashable, Flight] = {}
+
+    def __repr__(self) -> str:
+        """Tell how many flights are in the air."""
+        return f"<SingleFlight {len(self._flights)} in flight>"
+
+    async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
+        """Join the flight of ``key``, or start one with ``work``; return its value."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = Flight()
+            self._nursery.start_soon(self._fly, key, flight, work)
+        return await flight.wait()  # type: ignore[no-any-return]  # a key is only used with one T
+
+    async def _fly(self, key: Hashable, flight: Flight, work: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            result: outcome.Outcome[Any] = outcome.Value(await work())
+        except Exception as error:  # noqa: BLE001 - the waiters get it, the nursery must not
+            result = outcome.Error(error)
+        except trio.Cancelled:
+            self._flights.pop(key, None)
+            flight.land(outcome.Error(RuntimeError("the mount is shutting down")))
+            raise
+        self._flights.pop(key, None)
+        flight.land(result)

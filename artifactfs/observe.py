@@ -1,0 +1,125 @@
+"""What happened, for people and for programs: log set-up, counters and recent errors of each source.
+
+Rules of this file: nothing secret is ever passed in; URLs arrive without their query.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+operation: contextvars.ContextVar[str] = contextvars.ContextVar("operation", default="-")
+"""What the running task is doing, such as ``read 7``; shown in every log line."""
+
+# As many recent errors as fit a screen twice over; older ones only say what newer ones say again.
+RECENT_ERRORS = 100
+
+
+@dataclass(slots=True)
+class Incident:
+    """One failure as ``status``, ``why`` and ``.artifactfs/errors`` show it."""
+
+    at: float
+    source: str
+    subject: str
+    message: str
+    status: int | None = None
+    request_id: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON; the time as seconds since the epoch."""
+        return {
+            "at": self.at,
+            "source": self.source,
+            "subject": self.subject,
+            "message": self.message,
+            "status": self.status,
+            "request_id": self.request_id,
+        }
+
+
+@dataclass(slots=True)
+class SourceCounters:
+    """What one source has been asked, since the mount began."""
+
+    requests: int = 0
+    failures: int = 0
+    bytes_received: int = 0
+    last_success: float | None = None
+    last_incident: Incident | None = None
+    by_route: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "requests": self.requests,
+            "failures": self.failures,
+            "bytes_received": self.bytes_received,
+            "last_success": self.last_success,
+            "last_error": self.last_incident.as_dict() if self.last_incident else None,
+            "by_route": dict(self.by_route),
+        }
+
+
+class Observer:
+    """Collects counters and incidents of all sources of one mount."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self.sources: dict[str, SourceCounters] = {}
+        self.incidents: collections.deque[Incident] = collections.deque(maxlen=RECENT_ERRORS)
+
+    def counters(self, source: str) -> SourceCounters:
+        """Return the counters of a source, made on first use."""
+        return self.sources.setdefault(source, SourceCounters())
+
+    def sent(self, source: str, route: str) -> None:
+        """Count one request; ``route`` is method and path pattern without ids or query."""
+        counters = self.counters(source)
+        counters.requests += 1
+        counters.by_route[route] += 1
+
+    def succeeded(self, source: str) -> None:
+        """Note that the source answered."""
+        self.counters(source).last_success = time.time()
+
+    def failed(
+        self,
+        source: str,
+        subject: str,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Keep a failure where people look for it."""
+        incident = Incident(time.time(), source, subject, message, status, request_id)
+        counters = self.counters(source)
+        counters.failures += 1
+        counters.last_incident = incident
+        self.incidents.append(incident)
+
+
+class _Operation(logging.Filter):
+    """Adds the running operation to each record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.operation = operation.get()
+        return True
+
+
+def set_up_logging(level: str, path: str | None = None) -> None:
+    """Send the package's log to ``path``, or to stderr; libraries only from WARNING up."""
+    handler: logging.Handler
+    handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Operation())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(operation)s] %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("artifactfs").setLevel(level.upper())
