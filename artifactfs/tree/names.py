@@ -1,0 +1,183 @@
+"""From titles to names and back.
+
+Rules of this file: pure, deterministic, independent of the order in which a service lists. Every name it returns is
+legal: 1 to 255 bytes of UTF-8, no ``/``, no NUL, not ``.`` or ``..``.
+
+The encoding. A title that is a legal and harmless name is shown as it is. Otherwise the bytes of what cannot stay are
+written ``^XX`` (upper-case hex of the UTF-8): ``/``, NUL and other control characters, the bidi embeddings and overrides,
+unpaired surrogates, trailing white space, all of a title of nothing but white space, ``.`` and ``..``. The empty title is
+``^empty``. A title of more than 255 bytes is cut at a code point and ends in ``^~`` and 10 hex digits of its SHA-256,
+before the extension. A ``^`` that would read as one of these is itself written ``^5E``; any other ``^`` stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# What Linux allows in one directory entry; a FUSE daemon is handed up to 1024 and must refuse by itself.
+NAME_MAX = 255
+# 40 bits: two of a million equally cut titles meet with a chance below one in two million.
+CUT_DIGITS = 10
+# Longer "extensions" are parts of sentences; the longest in use (.crdownload, .markdown) have 10 to 11.
+EXTENSION_MAX = 16
+
+_EMPTY = "^empty"
+_CONTROL = "\x00-\x1f\x7f-\x9f"
+_BIDI = "\u202a-\u202e"
+_SURROGATE = "\ud800-\udfff"
+_UNSAFE = re.compile(f"[/{_CONTROL}{_BIDI}{_SURROGATE}]|\\^(?=[0-9A-F]{{2}}|~|empty)")
+# The space separators of Unicode (category Zs); other white space is among the control characters.
+_SPACES = " \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_TRAILING_SPACE = re.compile(f"[{_SPACES}]+\\Z")
+_ESCAPES = re.compile(r"(?:\^[0-9A-F]{2})+")
+_EXTENSION = re.compile(r"\.[A-Za-z0-9_+-]{1,16}\Z")
+
+# Only what Python itself ships: the machine's mime.types would make names depend on the machine.
+_TYPES = mimetypes.MimeTypes(filenames=())
+
+# Where mimetypes' first answer is not what people expect to see, or it has none.
+_EXTENSIONS = {
+    "text/plain": ".txt",
+    "text/markdown": ".md",
+    "image/jpeg": ".jpg",
+    "audio/mpeg": ".mp3",
+    "application/yaml": ".yaml",
+    "text/x-python": ".py",
+    "text/x-typescript": ".ts",
+    "application/octet-stream": "",
+    "text/uri-list": "",
+}
+
+
+def _hex(text: str) -> str:
+    return "".join(f"^{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))
+
+
+def _byte_length(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def encode(title: str) -> str:
+    """Return the name that stands for a title."""
+    if not title:
+        return _EMPTY
+    if title in {".", ".."}:
+        name = _hex(title)
+    else:
+        name = _UNSAFE.sub(lambda match: _hex(match[0]), title)
+        name = _TRAILING_SPACE.sub(lambda match: _hex(match[0]), name)
+    return name if _byte_length(name) <= NAME_MAX else _cut(name, title)
+
+
+def _cut(name: str, title: str) -> str:
+    digest = hashlib.sha256(title.encode("utf-8", "surrogatepass")).hexdigest()[:CUT_DIGITS]
+    stem, extension = split_extension(name)
+    return _shorten(stem, f"^~{digest}{extension}")
+
+
+def _shorten(stem: str, tail: str) -> str:
+    """Return ``stem`` + ``tail`` in at most 255 bytes, cutting the stem at a code point and never inside ``^XX``."""
+    room = NAME_MAX - len(tail.encode())
+    kept = stem.encode("utf-8")[:room].decode("utf-8", "ignore")
+    if len(kept) < len(stem):
+        kept = re.sub(r"\^[0-9A-F]?\Z", "", kept)
+    return kept + tail
+
+
+def decode(name: str) -> str | None:
+    """Return the title a name stands for, or None if the name was cut and only its listing knows."""
+    if name == _EMPTY:
+        return ""
+    if re.search(rf"\^~[0-9a-f]{{{CUT_DIGITS}}}", name):
+        return None
+    return _ESCAPES.sub(
+        lambda match: bytes.fromhex(match[0].replace("^", "")).decode("utf-8", "surrogatepass"), name
+    )
+
+
+def is_legal(name: str) -> bool:
+    """Tell whether a person may give this name to a new file: it must come back as it was typed."""
+    return 0 < _byte_length(name) <= NAME_MAX and encode(name) == name
+
+
+def split_extension(name: str) -> tuple[str, str]:
+    """Return (stem, extension with its dot or "")."""
+    match = _EXTENSION.search(name)
+    return (name[: match.start()], match[0]) if match and match.start() > 0 else (name, "")
+
+
+def with_extension(name: str, media_type: str | None) -> str:
+    """Return the name of a single file: one without an extension gets that of its media type."""
+    if not media_type or split_extension(name)[1]:
+        return name
+    kind = media_type.partition(";")[0].strip().lower()
+    extension = _EXTENSIONS.get(kind)
+    if extension is None:
+        extension = _TYPES.guess_extension(kind, strict=False) or ""
+    return name if _byte_length(name) + len(extension) > NAME_MAX else name + extension
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Something that wants a name in a directory.
+
+    Attributes:
+        title: raw.
+        key: unique in the directory; the answer is given by it.
+        id: what a person knows it by; its first characters distinguish equal titles.
+        age: smaller is older; the oldest of equal titles keeps the plain name.
+        folder: folders come before files, whose names nothing else depends on.
+        media_type: of a single file, names a missing extension.
+    """
+
+    title: str
+    key: str
+    id: str
+    age: tuple[float, str] = (float("inf"), "")
+    folder: bool = False
+    media_type: str | None = None
+
+
+def assign(claims: Iterable[Claim], reserved: Iterable[str] = ()) -> dict[str, str]:
+    """Return a distinct legal name for the key of each claim.
+
+    A title equal to a reserved name never gets it plain. Equal names: the oldest keeps the plain one, the others get
+    `` ~<short id>`` before the extension.
+    """
+    taken = set(reserved)
+    names: dict[str, str] = {}
+    later: list[tuple[Claim, str]] = []
+    for claim in sorted(claims, key=lambda c: (not c.folder, c.age, c.key)):
+        plain = encode(claim.title)
+        if not claim.folder:
+            plain = with_extension(plain, claim.media_type)
+        if plain in taken:
+            later.append((claim, plain))
+        else:
+            taken.add(plain)
+            names[claim.key] = plain
+    # In key order: which suffix somebody gets must not depend on who else is listed before it.
+    for claim, plain in sorted(later, key=lambda pair: pair[0].key):
+        names[claim.key] = name = _distinct(claim, plain, taken)
+        taken.add(name)
+    return names
+
+
+def _distinct(claim: Claim, plain: str, taken: set[str]) -> str:
+    digest = hashlib.sha256(claim.key.encode("utf-8", "surrogatepass")).hexdigest()
+    for mark in (short_id(claim.id), digest[:8], digest[:16], digest):
+        stem, extension = (plain, "") if claim.folder else split_extension(plain)
+        name = _shorten(stem, f" ~{mark}{extension}") if mark else plain
+        if name not in taken:
+            return name
+    message = f"no free name for {claim.key!r}"  # four suffixes, the last of 256 bits, cannot all be taken
+    raise ValueError(message)
+
+
+def short_id(identifier: str) -> str:
+    """Return the first 8 telling characters of an id: of ``art_7f3a2c`` the hex, of a UUID its first group."""
+    return re.sub(r"[^A-Za-z0-9]", "", identifier.rpartition("_")[2])[:8]

@@ -1,0 +1,228 @@
+"""Artifact directories, version lists and the files of a version, as nodes.
+
+Rules of this file: pure. Everything below a version id is immutable unless its bytes are a pointer. ``v1`` is the oldest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from artifactfs.model.content import Exact, Inline, Pointer
+from artifactfs.model.entry import Artifact, ArtifactKind, SingleFile, TreeMember, Version
+from artifactfs.tree import names
+from artifactfs.tree.inodes import number
+from artifactfs.tree.layout import LATEST, Level, inline_node
+from artifactfs.tree.nodes import ArtifactDir, Kind, Node, VersionDir, VersionsDir, inline_size
+
+METADATA = "artifact.json"
+VERSIONS = "versions"
+# The least of a version id that names it, as VM0's own rule; shorter prefixes meet too easily.
+PREFIX_MIN = 8
+
+
+def iso(ns: int | None) -> str | None:
+    """Return a time as ISO 8601 in UTC."""
+    if ns is None:
+        return None
+    return datetime.fromtimestamp(ns / 1e9, tz=UTC).isoformat().replace("+00:00", "Z")
+
+
+def describe(artifact: Artifact, service: str, source: str) -> dict[str, Any]:
+    """Return what ``artifact.json`` says."""
+    current = artifact.current
+    return {
+        "id": artifact.id,
+        "title": artifact.path[-1],
+        "path": list(artifact.path),
+        "kind": artifact.kind.value,
+        "service": service,
+        "source": source,
+        "workflow": artifact.workflow,
+        "run": artifact.run,
+        "content_type": artifact.media_type,
+        "current_version": current.id if current else None,
+        "created_at": iso(artifact.created_at_ns),
+        "updated_at": iso(artifact.updated_at_ns),
+        "created_by": current.created_by if current else None,
+        "metadata": dict(artifact.metadata),
+    }
+
+
+def shelf_node(artifact: Artifact, name: str, mtime_ns: int, source: str) -> Node:
+    """Return an artifact's own directory, as ``.artifacts`` lists it."""
+    identity = ("artifact", source, artifact.key)
+    return Node(
+        number(identity), identity, Kind.DIRECTORY, name, directory=ArtifactDir(artifact),
+        mtime_ns=artifact.updated_at_ns or artifact.created_at_ns or mtime_ns, artifact=artifact, source=source,
+    )  # fmt: skip
+
+
+def artifact_level(node: Node, service: str, latest: str | None) -> Level:
+    """Return the content of an artifact's own directory; ``latest`` is the name of the current version."""
+    artifact = node.artifact
+    if artifact is None:
+        raise TypeError(node)
+    text = json.dumps(describe(artifact, service, node.source), indent=2, ensure_ascii=False, default=str) + "\n"
+    data = text.encode("utf-8", "backslashreplace")
+    level = Level()
+    level.children[METADATA] = inline_node(
+        ("metadata", node.source, artifact.key), METADATA, data, node.mtime_ns, node.source
+    )
+    identity = ("versions", node.source, artifact.key)
+    level.children[VERSIONS] = Node(
+        number(identity), identity, Kind.DIRECTORY, VERSIONS, directory=VersionsDir(artifact),
+        mtime_ns=node.mtime_ns, artifact=artifact, source=node.source,
+    )  # fmt: skip
+    if latest is not None:
+        level.children[LATEST] = _link(node, LATEST, f"{VERSIONS}/{latest}")
+    return level
+
+
+def _link(node: Node, name: str, target: str) -> Node:
+    artifact = node.artifact
+    identity = ("version link", node.source, artifact.key if artifact else "", name, target)
+    return Node(
+        number(identity), identity, Kind.SYMLINK, name, target=target, size=Exact(len(target.encode())),
+        mtime_ns=node.mtime_ns, source=node.source,
+    )  # fmt: skip
+
+
+def in_order(versions: Sequence[Version]) -> list[Version]:
+    """Return versions oldest first: by their times, and where those are equal or missing by the service's order."""
+    ordered = list(versions)
+    times = [v.created_at_ns for v in ordered if v.created_at_ns is not None]
+    if times and times[0] > times[-1]:
+        ordered.reverse()
+    if len(times) == len(ordered):
+        ordered.sort(key=lambda v: v.created_at_ns or 0)
+    return ordered
+
+
+def latest_name(ordered: Sequence[Version], current: Version | None) -> str | None:
+    """Return ``vN`` of the current version: the newest with its id."""
+    if current is None:
+        return None
+    for at in range(len(ordered), 0, -1):
+        if ordered[at - 1].id == current.id:
+            return f"v{at}"
+    return None
+
+
+def versions_level(node: Node, ordered: Sequence[Version], *, complete: bool) -> Level:
+    """Return ``versions/``: vN listed, ids and their prefixes resolvable (see ``by_prefix``)."""
+    artifact = node.artifact
+    if artifact is None:
+        raise TypeError(node)
+    level = Level(complete=complete)
+    seen: set[str] = set()
+    for at, version in enumerate(ordered, start=1):
+        identity: tuple[str, ...] = ("version", node.source, artifact.key, version.id)
+        if version.id in seen:
+            # The built-in store keeps every save, also one that brings old content back.
+            identity = (*identity, str(at))
+        seen.add(version.id)
+        level.children[f"v{at}"] = Node(
+            number(identity), identity, Kind.DIRECTORY, f"v{at}", directory=VersionDir(artifact, version),
+            mtime_ns=version.created_at_ns or node.mtime_ns, artifact=artifact, version=version,
+            immutable=not _is_pointer(version), source=node.source,
+        )  # fmt: skip
+    return level
+
+
+def _is_pointer(version: Version) -> bool:
+    return isinstance(version.content, SingleFile) and isinstance(version.content.content, Pointer)
+
+
+def by_prefix(node: Node, ordered: Sequence[Version], name: str) -> Node | None:
+    """Return the symlink for a version id or a unique prefix of one, None if it names none or several."""
+    text = names.decode(name)
+    if text is None or len(text) < 1:
+        return None
+    exact = [at for at, version in enumerate(ordered, start=1) if version.id == text]
+    if exact:
+        return _link(node, name, f"v{exact[-1]}")
+    if len(text) < PREFIX_MIN:
+        return None
+    lowered = text.lower()
+    hits = {version.id: at for at, version in enumerate(ordered, start=1) if version.id.lower().startswith(lowered)}
+    return _link(node, name, f"v{next(iter(hits.values()))}") if len(hits) == 1 else None
+
+
+def file_level(node: Node, place: VersionDir) -> Level:
+    """Return the directory of a version that is one file."""
+    version, artifact = place.version, place.artifact
+    level = Level()
+    if version is None or not isinstance(version.content, SingleFile):
+        return level
+    name = names.encode(artifact.path[-1])
+    if artifact.kind is ArtifactKind.FILE:
+        name = names.with_extension(name, artifact.media_type)
+    content = version.content.content
+    identity = (*node.identity, "file")
+    level.children[name] = Node(
+        number(identity), identity, Kind.FILE, name, content=content,
+        size=inline_size(content) if isinstance(content, Inline) else getattr(content, "size", Exact(0)),
+        mtime_ns=version.created_at_ns or node.mtime_ns, executable=version.content.executable,
+        immutable=node.immutable, artifact=artifact, version=version, source=node.source,
+    )  # fmt: skip
+    return level
+
+
+def tree_levels(root: Node, members: Iterable[TreeMember]) -> dict[str, Level]:
+    """Return the directories of a version that is a tree by raw path; "" is its root.
+
+    Members have safe relative paths and every parent is among them or implied.
+    """
+    by_parent: dict[str, dict[str, TreeMember]] = {"": {}}
+    for member in members:
+        _imply(by_parent, member.path)
+        parent, _, name = member.path.rpartition("/")
+        by_parent[parent][name] = member
+        if member.kind == "dir":
+            by_parent.setdefault(member.path, {})
+    return {path: _tree_level(root, path, children) for path, children in by_parent.items()}
+
+
+def _imply(by_parent: dict[str, dict[str, TreeMember]], path: str) -> None:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        if path in by_parent:
+            return
+        by_parent[path] = {}
+        parent, _, name = path.rpartition("/")
+        by_parent.setdefault(parent, {}).setdefault(name, TreeMember(path, "dir"))
+
+
+def _tree_level(root: Node, path: str, children: Mapping[str, TreeMember]) -> Level:
+    claims = [names.Claim(raw, raw, raw, folder=member.kind == "dir") for raw, member in children.items()]
+    given = names.assign(claims)
+    level = Level()
+    for raw, member in children.items():
+        node = member_node(root, member, given[raw])
+        level.children[node.name] = node
+    return level
+
+
+def member_node(root: Node, member: TreeMember, name: str) -> Node:
+    """Return the node of one file, directory or symlink of a version."""
+    place = root.directory
+    if not isinstance(place, VersionDir):
+        raise TypeError(root)
+    # Where a tree is edited in place, an unchanged file keeps its inode from one version to the next.
+    content = member.content
+    stable = place.present and root.writable
+    mark = () if not stable else (str(getattr(content, "key", "")), str(member.executable), member.target or "")
+    base = ("edited", root.source, place.artifact.key) if stable else root.identity
+    identity = (*base, "/", member.path, member.kind, *mark)
+    kind = {"dir": Kind.DIRECTORY, "symlink": Kind.SYMLINK}.get(member.kind, Kind.FILE)
+    size = Exact(len((member.target or "").encode("utf-8", "surrogateescape"))) if kind is Kind.SYMLINK else Exact(member.size)
+    return Node(
+        number(identity), identity, kind, name,
+        directory=VersionDir(place.artifact, place.version, member.path, place.present) if kind is Kind.DIRECTORY else None,
+        content=content, target=member.target, size=size, mtime_ns=member.mtime_ns or root.mtime_ns,
+        executable=member.executable, immutable=root.immutable, artifact=place.artifact, version=place.version,
+        tree_path=member.path, writable=root.writable, source=root.source,
+    )  # fmt: skip
