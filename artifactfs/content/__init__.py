@@ -1,0 +1,1 @@
+"""Bytes by reference: from the memory, the disk, or a provider."""

@@ -1,0 +1,163 @@
+"""The index of a tar.gz: what the rest of artifactfs uses of the archive modules.
+
+``ArchiveReader`` takes compressed bytes and hands out decompressed ones, with an ``ArchiveIndex`` at the end.
+``dump`` and ``load`` keep an index for later, so that no listing needs the archive twice.
+
+Rules of this file:
+
+* No I/O: who feeds the reader also writes what comes out of it, in a worker thread of its own.
+* Nothing is believed before ``finish()``: a tar ends at its end blocks, and the checksum of the compressed
+  stream stands behind them.
+* The parts: ``gunzip`` (stream and limits), ``tar_headers`` (members), ``archive_tree`` (what they mean).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+from artifactfs.content.archive_tree import ArchiveIndex, Kind, Member, Refused, build_index
+from artifactfs.content.gunzip import Gunzip, Limits
+from artifactfs.content.tar_headers import RawMember, TarScanner
+from artifactfs.errors import CorruptContent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "ArchiveIndex",
+    "ArchiveReader",
+    "Kind",
+    "Limits",
+    "Member",
+    "RawMember",
+    "Refused",
+    "TarScanner",
+    "build_index",
+    "dump",
+    "load",
+]
+
+_FORMAT: Final = b"AFSIDX1\n"
+_KINDS: Final[dict[str, Kind]] = {"f": "file", "d": "dir", "l": "symlink"}
+
+
+class ArchiveReader:
+    """Compressed bytes in, decompressed bytes out, and the index when all has passed.
+
+    Not thread-safe; meant for one worker thread. The counters may be read from any thread.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._gunzip = Gunzip(self._limits)
+        self._scanner = TarScanner(self._limits)
+
+    def __repr__(self) -> str:
+        return f"<ArchiveReader {self._gunzip!r} {self._scanner!r}>"
+
+    @property
+    def bytes_in(self) -> int:
+        return self._gunzip.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self._gunzip.bytes_out
+
+    @property
+    def members_seen(self) -> int:
+        return len(self._scanner.members)
+
+    def feed(self, compressed: bytes) -> Iterator[bytes]:
+        """Decode and scan what follows; a piece is scanned before it is handed out.
+
+        A generator: it does nothing until iterated, and must be iterated to its end before the next call.
+
+        Raises:
+            CorruptContent: not a tar.gz, or damaged. Nothing handed out so far may be believed.
+            LimitExceeded: larger than allowed.
+        """
+        for piece in self._gunzip.feed(compressed):
+            self._scanner.feed(piece)
+            yield piece
+
+    def finish(self) -> ArchiveIndex:
+        """Say that the archive has ended, and get its index.
+
+        Raises:
+            CorruptContent: it has not ended as an archive does. Nothing handed out may be believed.
+            LimitExceeded: the tree is larger than allowed.
+        """
+        self._gunzip.close()
+        self._scanner.close()
+        notes = []
+        if self._gunzip.trailing_garbage:
+            if not self._scanner.ended:
+                # The garbage may be a damaged member of the gzip stream with the rest of the tar.
+                raise CorruptContent("the tar archive does not end before data that is not gzip")
+            notes.append("data behind the end of the gzip stream is ignored")
+        if self._scanner.trailing_data:
+            notes.append("data behind the end of the tar archive is ignored")
+        return build_index(
+            self._scanner.members, self._limits, stream_size=self._scanner.stream_size, notes=tuple(notes)
+        )
+
+
+# ------------------------------------------------------------------------------------------- the stored form
+
+
+def dump(index: ArchiveIndex) -> bytes:
+    """Serialise, by column: about 20 bytes a member once compressed."""
+    members = index.members
+    columns: dict[str, Any] = {
+        "path": [member.path for member in members],
+        "kind": "".join("l" if member.kind == "symlink" else member.kind[0] for member in members),
+        "offset": [member.offset for member in members],
+        "size": [member.size for member in members],
+        "executable": [at for at, member in enumerate(members) if member.executable],
+        "mtime_ns": [member.mtime_ns for member in members],
+        "target": {at: member.target for at, member in enumerate(members) if member.target is not None},
+        "inline": {
+            at: base64.b64encode(member.inline).decode() for at, member in enumerate(members) if member.inline
+        },
+        "refused": [[refused.path, refused.reason] for refused in index.refused],
+        "stream_size": index.stream_size,
+        "total_size": index.total_size,
+        "notes": index.notes,
+    }
+    # Lone surrogates (names that are not UTF-8) survive only as ASCII escapes, which is json's default.
+    return _FORMAT + zlib.compress(json.dumps(columns, separators=(",", ":")).encode("ascii"))
+
+
+def load(data: bytes) -> ArchiveIndex:
+    """Read what ``dump`` wrote.
+
+    Raises:
+        CorruptContent: it is not that, or of another version. The archive has to be read again.
+    """
+    if not data.startswith(_FORMAT):
+        raise CorruptContent("a stored archive index has another format")
+    try:
+        columns = json.loads(zlib.decompress(data[len(_FORMAT) :]))
+        return _from_columns(columns)
+    except (zlib.error, ValueError, KeyError, TypeError) as exc:
+        raise CorruptContent("a stored archive index is damaged") from exc
+
+
+def _from_columns(columns: dict[str, Any]) -> ArchiveIndex:
+    executable = set(columns["executable"])
+    targets = {int(at): target for at, target in columns["target"].items()}
+    inlines = {int(at): base64.b64decode(text) for at, text in columns["inline"].items()}
+    rows = zip(
+        columns["path"], columns["kind"], columns["offset"], columns["size"], columns["mtime_ns"], strict=True
+    )
+    members = tuple(
+        Member(path, _KINDS[kind], offset, size, at in executable, mtime_ns, targets.get(at), inlines.get(at))
+        for at, (path, kind, offset, size, mtime_ns) in enumerate(rows)
+    )
+    refused = tuple(Refused(path, reason) for path, reason in columns["refused"])
+    return ArchiveIndex(
+        members, refused, columns["stream_size"], columns["total_size"], tuple(columns["notes"])
+    )

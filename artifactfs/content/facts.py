@@ -1,0 +1,186 @@
+"""What has been learnt and stays true: settled sizes, pointers, archive indexes, first-seen times, providers' memories.
+
+Rules of this file: one SQLite database in the cache directory; losing it loses time, never data. Calls are short and
+synchronous; only archive indexes are large, and their callers go through a thread. Sources are told apart by a fingerprint
+of service, address and account, so that a source pointed elsewhere never meets facts of the old place.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+# Another mount's transaction on the same database lasts milliseconds.
+BUSY_S = 10.0
+# SQLite's own default limit on the number of host parameters was 999 for years; stay below it.
+CHUNK = 500
+
+SCHEMA = """
+CREATE TABLE size (key TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE pointer (
+    key TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+    checked_at REAL NOT NULL,      -- when the service last gave these bytes, seconds since the epoch
+    changed_ns INTEGER NOT NULL    -- when other bytes than before were seen first, 0 if never
+) WITHOUT ROWID;
+CREATE TABLE archive_index (key TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE first_seen (key TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE memory (source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (source, key)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PointerFact:
+    """What a pointer's bytes were when last read: SHA-256 in hex, size in bytes, when checked (s), when changed (ns)."""
+
+    sha256: str
+    size: int
+    checked_at: float
+    changed_ns: int
+
+
+class Facts:
+    """The database of one cache directory; several mounts may share it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, made if missing; one that cannot be read is set aside and begun anew."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        try:
+            self._db = self._open(path)
+        except sqlite3.DatabaseError:
+            path.replace(path.with_suffix(f".broken-{time.time_ns()}"))
+            self._db = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode=WAL")
+        # NORMAL: a power cut may lose the last facts, never corrupts; they are learnt again.
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall():
+                db.execute(f'DROP TABLE "{name}"')
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={VERSION}")
+        db.execute("COMMIT")
+        return db
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
+        with self._lock:
+            row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
+            return row
+
+    def _do(self, sql: str, *values: Any) -> None:
+        with self._lock:
+            self._db.execute(sql, values)
+
+    def sizes(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return the settled sizes among these contents."""
+        wanted = list(keys)
+        found: dict[str, int] = {}
+        for begin in range(0, len(wanted), CHUNK):
+            part = wanted[begin : begin + CHUNK]
+            marks = ",".join("?" * len(part))
+            with self._lock:
+                found.update(self._db.execute(f"SELECT key, bytes FROM size WHERE key IN ({marks})", part))  # noqa: S608
+        return found
+
+    def put_size(self, key: str, size: int) -> None:
+        """Keep the size of a content in bytes."""
+        self._do("INSERT OR REPLACE INTO size VALUES (?, ?)", key, size)
+
+    def pointer(self, key: str) -> PointerFact | None:
+        """Return what a pointer's bytes were when last read."""
+        row = self._one("SELECT sha256, bytes, checked_at, changed_ns FROM pointer WHERE key=?", key)
+        return PointerFact(*row) if row else None
+
+    def put_pointer(self, key: str, sha256: str, size: int) -> PointerFact:
+        """Keep what a pointer's bytes are now; return the whole fact."""
+        old = self.pointer(key)
+        changed = 0 if old is None else old.changed_ns if old.sha256 == sha256 else time.time_ns()
+        fact = PointerFact(sha256, size, time.time(), changed)
+        self._do(
+            "INSERT OR REPLACE INTO pointer VALUES (?, ?, ?, ?, ?)",
+            key, fact.sha256, fact.size, fact.checked_at, fact.changed_ns,
+        )  # fmt: skip
+        return fact
+
+    def archive_index(self, key: str) -> bytes | None:
+        """Return the stored index of an archive."""
+        row = self._one("SELECT data FROM archive_index WHERE key=?", key)
+        return bytes(row[0]) if row else None
+
+    def put_archive_index(self, key: str, data: bytes) -> None:
+        """Keep the index of an archive that was read to its end and verified."""
+        self._do("INSERT OR REPLACE INTO archive_index VALUES (?, ?)", key, data)
+
+    def first_seen(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return when each was seen first, in ns; those not seen before are seen now."""
+        wanted, now = list(keys), time.time_ns()
+        found: dict[str, int] = {}
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR IGNORE INTO first_seen VALUES (?, ?)", [(key, now) for key in wanted])
+            self._db.execute("COMMIT")
+            for begin in range(0, len(wanted), CHUNK):
+                part = wanted[begin : begin + CHUNK]
+                marks = ",".join("?" * len(part))
+                found.update(self._db.execute(f"SELECT key, ns FROM first_seen WHERE key IN ({marks})", part))  # noqa: S608
+        return found
+
+    def memory(self, source: str) -> SourceMemory:
+        """Return the memory of one source, by its fingerprint."""
+        return SourceMemory(self, source)
+
+    def remember(self, source: str, key: str, value: Any) -> None:
+        """Keep a provider's fact."""
+        self._do("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", source, key, json.dumps(value))
+
+    def recall(self, source: str, key: str) -> Any | None:
+        """Return a provider's fact."""
+        row = self._one("SELECT value FROM memory WHERE source=? AND key=?", source, key)
+        return json.loads(row[0]) if row else None
+
+    def recall_all(self, source: str, prefix: str) -> list[tuple[str, Any]]:
+        """Return a provider's facts whose key begins with ``prefix``."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT key, value FROM memory WHERE source=? AND substr(key, 1, ?)=?",
+                (source, len(prefix), prefix),
+            ).fetchall()
+        return [(key, json.loads(value)) for key, value in rows]
+
+
+class SourceMemory:
+    """The ``providers.base.Memory`` of one source."""
+
+    def __init__(self, facts: Facts, source: str) -> None:
+        """Keep this source's facts apart from all others."""
+        self._facts = facts
+        self._source = source
+
+    def get(self, key: str) -> Any | None:
+        """Return what was put, or None."""
+        return self._facts.recall(self._source, key)
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep it; the newest wins."""
+        self._facts.remember(self._source, key, value)
+
+    def items(self, prefix: str) -> list[tuple[str, Any]]:
+        """Return all facts whose key begins so."""
+        return self._facts.recall_all(self._source, prefix)

@@ -1,0 +1,225 @@
+"""Reading content: the route from a reference to bytes.
+
+Rules of this file: ``Access`` is matched here and nowhere else. A pointer is pinned before it is read: from then on it is
+a ``ContentRef`` named by its SHA-256, and later swaps at the service do not reach an open file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+import trio
+from cachetools import LRUCache
+
+from artifactfs import errors
+from artifactfs.concurrency import SingleFlight
+from artifactfs.content import archive_index, readahead
+from artifactfs.content.archive import Archives
+from artifactfs.content.block_store import BlockStore
+from artifactfs.content.extents import BLOCK, count, cover, cut
+from artifactfs.content.facts import Facts, PointerFact
+from artifactfs.content.fetcher import Fetcher
+from artifactfs.model.content import (
+    Access,
+    ArchiveMember,
+    ByteRange,
+    Content,
+    ContentRef,
+    Exact,
+    Inline,
+    Pointer,
+)
+from artifactfs.model.entry import TreeMember
+from artifactfs.providers.base import ContentStream, Provider
+
+# Objects of the built-in store that stay open between reads; each costs a descriptor.
+OPEN_OBJECTS = 64
+
+
+class _Descriptors(LRUCache[Path, int]):
+    """Open files, closed when they fall out."""
+
+    def popitem(self) -> tuple[Path, int]:
+        path, fd = super().popitem()
+        os.close(fd)
+        return path, fd
+
+
+class ContentReader:
+    """Reads every content of one mount."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        store: BlockStore,
+        facts: Facts,
+        providers: Mapping[str, Provider],
+        *,
+        local_path: Callable[[ContentRef], Path],
+        fingerprints: Mapping[str, str],
+        make_limits: Callable[[], archive_index.Limits] = archive_index.Limits,
+    ) -> None:
+        """Wire the route.
+
+        ``local_path`` says where content lies that is already on this machine; ``fingerprints`` tell sources apart in a
+        cache that outlives their configuration.
+        """
+        self.facts = facts
+        self._prefixes = {name: f"{fingerprint}/" for name, fingerprint in fingerprints.items()}
+        self.store = store
+        self.flights = SingleFlight(nursery)
+        self._providers = providers
+        self._local_path = local_path
+        self.archives = Archives(facts, self._provider_stream, make_limits)
+        self.fetcher = Fetcher(nursery, store, facts, self._stream)
+        self._open_objects = _Descriptors(OPEN_OBJECTS)
+
+    def close(self) -> None:
+        """Close what is open."""
+        while self._open_objects:
+            self._open_objects.popitem()
+
+    def _provider_stream(
+        self, ref: ContentRef | Pointer, span: ByteRange
+    ) -> AbstractAsyncContextManager[ContentStream]:
+        return self._providers[ref.source].open(ref, span)
+
+    def _stream(self, ref: ContentRef, span: ByteRange) -> AbstractAsyncContextManager[ContentStream]:
+        if self.archives.is_spool(ref):
+            return self.archives.open(ref, span)
+        return self._provider_stream(ref, span)
+
+    def _key(self, ref: ContentRef | Pointer) -> str:
+        """Return the key of a content in a cache that other sources share."""
+        prefix = self._prefixes[ref.source]
+        return ref.key if ref.key.startswith((prefix, "sha256:")) else prefix + ref.key
+
+    def _keyed(self, ref: ContentRef) -> ContentRef:
+        return replace(ref, key=self._key(ref))
+
+    async def index(self, archive: ContentRef) -> archive_index.ArchiveIndex:
+        """Return the table of an archive's files."""
+        return await self.archives.index(self._keyed(archive), self.fetcher, self.flights)
+
+    def pointer_fact(self, pointer: Pointer) -> PointerFact | None:
+        """Return what a pointer's bytes were when last read."""
+        return self.facts.pointer(self._key(pointer))
+
+    def tree_member(
+        self, archive: ContentRef, index: archive_index.ArchiveIndex, member: archive_index.Member
+    ) -> TreeMember:
+        """Return a file, directory or symlink of an archive as the tree knows it."""
+        content: Content | None = None
+        size = member.size
+        if member.inline is not None:
+            content, size = Inline(member.inline), len(member.inline)
+        elif member.kind == "file":
+            spool = self.archives.spool(self._keyed(archive), index.stream_size)
+            content = ArchiveMember(spool, member.offset, member.size)
+        return TreeMember(
+            member.path, member.kind, content, size, member.executable, member.mtime_ns, member.target
+        )  # fmt: skip
+
+    async def pin(self, pointer: Pointer, max_age_s: float) -> tuple[ContentRef, PointerFact]:
+        """Name what a pointer points to now, read at most ``max_age_s`` seconds ago."""
+        fact = self.pointer_fact(pointer)
+        if fact is None or time.time() - fact.checked_at > max_age_s:
+            fact = await self.flights.run(("pin", pointer.key), lambda: self._read_pointer(pointer))
+        ref = ContentRef(
+            pointer.source, f"sha256:{fact.sha256}", pointer.locator, Exact(fact.size), Access.STREAMED, fact.sha256
+        )
+        return ref, fact
+
+    async def _read_pointer(self, pointer: Pointer) -> PointerFact:
+        data = bytearray()
+        async with self._provider_stream(pointer, ByteRange(0, None)) as stream:
+            async for chunk in stream.chunks:
+                data += chunk
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = f"sha256:{sha256}"
+        for number in range(count(len(data))):
+            block = bytes(data[number * BLOCK : (number + 1) * BLOCK])
+            self.store.keep_hot(key, number, block)
+            await trio.to_thread.run_sync(self.store.put, key, number, block)
+        return self.facts.put_pointer(self._key(pointer), sha256, len(data))
+
+    async def size(self, content: Content) -> int:
+        """Return the size of a content in bytes, asking for it if nobody knows; a pointer's is that last read."""
+        match content:
+            case Inline(data):
+                return len(data)
+            case ArchiveMember(_, _, length):
+                return length
+            case ContentRef():
+                return await self.fetcher.size(self._keyed(content))
+            case Pointer():
+                _, fact = await self.pin(content, float("inf"))
+                return fact.size
+            case _:
+                assert_never(content)
+
+    async def read(self, content: Content, offset: int, length: int, pattern: readahead.Pattern) -> bytes:
+        """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
+        match content:
+            case Inline(data):
+                return data[offset : offset + length]
+            case ArchiveMember(spool, begin, size):
+                length = min(length, size - offset)
+                return await self._read_blocks(spool, begin + offset, length, begin + size, pattern)
+            case Pointer():
+                message = "a pointer must be pinned before it is read"
+                raise errors.BadHandle(message)
+            case ContentRef():
+                return await self._read_ref(content, offset, length, pattern)
+            case _:
+                assert_never(content)
+
+    async def _read_ref(self, ref: ContentRef, offset: int, length: int, pattern: readahead.Pattern) -> bytes:
+        match ref.access:
+            case Access.LOCAL:
+                return os.pread(self._descriptor(ref), length, offset)
+            case Access.RANGED | Access.STREAMED:
+                ref = self._keyed(ref)
+                size = await self.fetcher.size(ref)
+                return await self._read_blocks(ref, offset, min(length, size - offset), size, pattern)
+            case _:
+                assert_never(ref.access)
+
+    def _descriptor(self, ref: ContentRef) -> int:
+        path = self._local_path(ref)
+        fd = self._open_objects.get(path)
+        if fd is None:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                message = "an object of the store is missing"
+                raise errors.CorruptContent(message, provider=ref.source, subject=ref.key) from error
+            self._open_objects[path] = fd
+        return fd
+
+    async def _read_blocks(
+        self, ref: ContentRef, offset: int, length: int, end: int, pattern: readahead.Pattern
+    ) -> bytes:
+        """Return bytes of a content that ends at ``end``, fetching ahead as the pattern of reads deserves."""
+        if length <= 0:
+            return b""
+        wanted = cover(offset, length)
+        ahead = readahead.plan(pattern, offset, length, end)
+        if any(self.store.get_nowait(ref.key, index) is None for index in wanted) or ahead > offset + length:
+            self.fetcher.start(ref, range(wanted.start, cover(offset, ahead - offset).stop))
+        parts = []
+        for index in wanted:
+            block = self.store.get_nowait(ref.key, index) or await self.fetcher.block(ref, index)
+            parts.append(cut(index, block, offset, length))
+        data = b"".join(parts)
+        if len(data) != length:
+            message = f"{len(data)} bytes are here where {length} should be"
+            raise errors.CorruptContent(message, provider=ref.source, subject=ref.key)
+        return data
