@@ -1,0 +1,72 @@
+"""The line that no exception crosses.
+
+Rules of this file: pyfuse3 answers a request only on success or on ``FUSEError``; anything else leaves the caller hanging
+and ends the mount. So every handler is wrapped: every exception becomes an errno, and every operation has a deadline.
+Cancellation alone passes (the mount is ending).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+import trio
+
+from artifactfs import errors, observe
+from artifactfs.fuse.errno_map import errno_of
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class HasDeadline(Protocol):
+    """What the wrapper needs of the object whose method it wraps."""
+
+    timeout_s: float
+
+    def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:
+        """Keep a failure where ``why`` finds it."""
+
+
+S = TypeVar("S", bound=HasDeadline)
+
+
+def handler(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Wrap a handler: deadline, errno, log context."""
+    name = getattr(method, "__name__", "operation")
+
+    @functools.wraps(method)
+    async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        observe.operation.set(name)
+        try:
+            with trio.move_on_after(self.timeout_s):
+                return await method(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the line that nothing crosses
+            raise _answer(self, name, args, error) from None
+        message = f"no answer within {self.timeout_s:.0f} s"
+        raise _answer(self, name, args, errors.TimedOut(message))
+
+    return guarded
+
+
+def _answer(self: HasDeadline, name: str, args: tuple[Any, ...], error: Exception) -> pyfuse3.FUSEError:
+    number = errno_of(error)
+    subject = args[0] if args else None
+    if isinstance(error, errors.ArtifactFSError):
+        log.debug("%s %r: %s -> %s", name, subject, error, errno.errorcode.get(number, number))
+        self.failed(name, subject, error)
+    elif isinstance(error, OSError) and number != errno.EIO:
+        log.info("%s %r: %s", name, subject, error)
+    else:
+        log.error("%s %r failed in an unforeseen way", name, subject, exc_info=error)
+    return pyfuse3.FUSEError(number)

@@ -1,0 +1,17 @@
+"""What the kernel is told without having asked.
+
+Rules of this file: an invalidation that may wait for pages or for a directory's lock never runs on the event loop: with a
+request of that inode in flight it would stop the process beyond SIGINT (measured). ``invalidate_entry_async`` hands over to
+a thread of pyfuse3's own.
+"""
+
+from __future__ import annotations
+
+import pyfuse3
+
+from artifactfs.fuse.convert import bytes_of
+
+
+def entry_changed(parent_ino: int, name: str) -> None:
+    """Make the kernel look a name up again."""
+    pyfuse3.invalidate_entry_async(pyfuse3.InodeT(parent_ino), bytes_of(name), ignore_enoent=True)

@@ -1,0 +1,268 @@
+"""Handlers: unpack what the kernel asks, call the filesystem, pack the answer. No decisions here."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import stat
+from collections.abc import Sequence
+
+import pyfuse3
+
+from artifactfs import errors, observe
+from artifactfs.fuse.boundary import handler
+from artifactfs.fuse.convert import Owner, attributes, bytes_of, name_of
+from artifactfs.tree.nodes import Kind, Node
+from artifactfs.vfs.filesystem import Change, FileSystem
+
+log = logging.getLogger(__name__)
+
+# renameat2 flags, from linux/fs.h.
+RENAME_NOREPLACE = 1
+# statfs must not ask anybody: a size that no program takes for a full disk, in blocks of 4 KiB (1 PiB).
+STATFS_BLOCK = 4096
+STATFS_BLOCKS = 1 << 38
+
+
+class Operations(pyfuse3.Operations):
+    """What the kernel can ask of a mount. ``flush`` is left out: see ``WritableOperations``."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, fs: FileSystem, owner: Owner, observer: observe.Observer, timeout_s: float) -> None:
+        """Serve ``fs``; every operation is answered within ``timeout_s`` seconds."""
+        super().__init__()
+        self.fs = fs
+        self.owner = owner
+        self.observer = observer
+        self.timeout_s = timeout_s
+        fs.size_settled = self._settled
+
+    @staticmethod
+    def _settled(ino: int) -> None:
+        """Make the kernel forget a size; attr_only never waits for pages, so it is safe on the event loop."""
+        try:
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
+        except OSError:
+            return  # the kernel does not know the inode: nothing to forget
+
+    def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:
+        """Keep failures that a person may ask about; an absent name or a refused write is an answer."""
+        if isinstance(error, (errors.NotFound, errors.ReadOnly, errors.NotPermitted, errors.CrossesArtifacts)):
+            return
+        node = self.fs.inodes.get(subject) if isinstance(subject, int) else None
+        path = self.fs.path_of(node) if node is not None else ""
+        source = node.source if node is not None else error.provider
+        self.observer.failed(
+            source, path, f"{operation}: {error}", status=error.status, request_id=error.request_id
+        )  # fmt: skip
+
+    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+        fs = self.fs
+        return attributes(node, self.owner, fs.shown_size(node), fs.kernel_ttl_s(node), fs.attr_ttl_s(node))
+
+    # -- names and attributes --------------------------------------------------------------------------------
+
+    @handler
+    async def lookup(
+        self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        node = await self.fs.lookup(parent_inode, name_of(name))
+        entry = self._attributes(node)
+        self.fs.accepted(node)
+        return entry
+
+    async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
+        """Uncount look-ups; there is nobody to answer, so nothing is raised."""
+        for ino, count in inode_list:
+            try:
+                self.fs.forget(ino, count)
+            except ValueError as error:
+                log.error("%s", error)
+
+    @handler
+    async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return self._attributes(await self.fs.getattr(inode))
+
+    @handler
+    async def setattr(
+        self,
+        inode: pyfuse3.InodeT,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: pyfuse3.FileHandleT | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        change = Change(
+            size=attr.st_size if fields.update_size else None,
+            executable=bool(attr.st_mode & 0o100) if fields.update_mode else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return self._attributes(await self.fs.setattr(inode, change, fh))
+
+    @handler
+    async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
+        target = self.fs.node(inode).target
+        if target is None:
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        return bytes_of(target)
+
+    @handler
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = STATFS_BLOCK
+        data.f_blocks = data.f_bfree = data.f_bavail = STATFS_BLOCKS
+        data.f_files = data.f_ffree = data.f_favail = STATFS_BLOCKS
+        data.f_namemax = 255
+        return data
+
+    # -- directories -----------------------------------------------------------------------------------------
+
+    @handler
+    async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        return pyfuse3.FileHandleT(await self.fs.opendir(inode))
+
+    @handler
+    async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        entries = self.fs.readdir(fh)
+        for position in range(start_id, len(entries)):
+            node = entries[position]
+            if not pyfuse3.readdir_reply(token, bytes_of(node.name), self._attributes(node), position + 1):
+                return
+            self.fs.accepted(node)
+
+    @handler
+    async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
+        await self.fs.release(fh)
+
+    @handler
+    async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        """Do nothing: names are durable when the call that made them has returned."""
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    @handler
+    async def open(
+        self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
+        opened = await self.fs.open(inode, flags)
+        return pyfuse3.FileInfo(
+            fh=pyfuse3.FileHandleT(opened.handle), keep_cache=opened.keep_cache, direct_io=opened.direct_io
+        )  # fmt: skip
+
+    @handler
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        return await self.fs.read(fh, off, size)
+
+    @handler
+    async def create(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: bytes,
+        mode: pyfuse3.ModeT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        node, handle = await self.fs.create(parent_inode, name_of(name), executable=bool(mode & 0o100))
+        entry = self._attributes(node)
+        self.fs.accepted(node)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle)), entry
+
+    @handler
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        return self.fs.write(fh, off, buf)
+
+    @handler
+    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        await self.fs.flush(fh)
+
+    @handler
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        await self.fs.release(fh)
+
+    # -- changes of names ------------------------------------------------------------------------------------
+
+    @handler
+    async def mkdir(
+        self, parent_inode: pyfuse3.InodeT, name: bytes, mode: pyfuse3.ModeT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        node = await self.fs.mkdir(parent_inode, name_of(name))
+        entry = self._attributes(node)
+        self.fs.accepted(node)
+        return entry
+
+    @handler
+    async def unlink(self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self.fs.unlink(parent_inode, name_of(name))
+
+    @handler
+    async def rmdir(self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self.fs.rmdir(parent_inode, name_of(name))
+
+    @handler
+    async def rename(
+        self,
+        parent_inode_old: pyfuse3.InodeT,
+        name_old: bytes,
+        parent_inode_new: pyfuse3.InodeT,
+        name_new: bytes,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        if flags & ~RENAME_NOREPLACE:
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        old, new = (parent_inode_old, name_of(name_old)), (parent_inode_new, name_of(name_new))
+        await self.fs.rename(old, new, replace=not flags & RENAME_NOREPLACE)
+
+    @handler
+    async def symlink(
+        self, parent_inode: pyfuse3.InodeT, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Refuse: EPERM makes programs fall back (emacs and git do), EROFS says that nothing can be made here."""
+        self.fs.writer.publisher(self.fs.node(parent_inode).source)
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    @handler
+    async def link(
+        self, inode: pyfuse3.InodeT, new_parent_inode: pyfuse3.InodeT, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Refuse, as ``symlink`` does."""
+        self.fs.writer.publisher(self.fs.node(new_parent_inode).source)
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    @handler
+    async def mknod(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: bytes,
+        mode: pyfuse3.ModeT,
+        rdev: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Refuse special files; a regular one is made as ``create`` makes it."""
+        self.fs.writer.publisher(self.fs.node(parent_inode).source)
+        if not stat.S_ISREG(mode):
+            raise pyfuse3.FUSEError(errno.EPERM)
+        node, handle = await self.fs.create(parent_inode, name_of(name), executable=bool(mode & 0o100))
+        self.fs.accepted(node)
+        await self.fs.release(handle)
+        return self._attributes(await self.fs.getattr(node.ino))
+
+
+class WritableOperations(Operations):
+    """A mount with a source that takes writes.
+
+    ``flush`` costs an upcall for every close of every file; where nothing can be written it is not implemented, and the
+    kernel stops asking after the first ENOSYS.
+    """
+
+    @handler
+    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+        await self.fs.flush(fh)
+
+
+def needs_size(node: Node) -> bool:
+    """Tell whether a node's size may still have to be asked for."""
+    return node.kind is Kind.FILE

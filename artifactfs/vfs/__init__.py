@@ -1,0 +1,1 @@
+"""The filesystem in its own words, testable without a mount: joins the tree with content, journal and providers."""

@@ -1,0 +1,85 @@
+"""``.artifactfs``: the state of the mount as files.
+
+Rules of this file: what is shown is made at the moment of looking; nothing is asked of any service for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from artifactfs.model.content import Exact, Inline
+from artifactfs.tree.inodes import number
+from artifactfs.tree.layout import Level
+from artifactfs.tree.nodes import Kind, Node
+
+README = """\
+This directory is not listed in its parent, so that recursive commands stay out of it.
+
+status.json   what `artifactfs status --json` prints
+metrics       counters, one `name{labels} value` a line
+errors        the latest failures, newest last
+pending       saves that have not reached their service yet
+
+`artifactfs why PATH` explains a single path.
+"""
+
+
+def errors_text(status: dict[str, Any]) -> str:
+    """Return the latest failures, one a line."""
+    lines = [
+        f"{incident['time']} {incident['source']} {incident['message']}"
+        + (f" [{incident['subject']}]" if incident["subject"] else "")
+        for incident in status["errors"]
+    ]
+    return "".join(line.replace("\n", " ") + "\n" for line in lines)
+
+
+def metrics_text(status: dict[str, Any]) -> str:
+    """Return the counters in the text format that Prometheus reads."""
+    lines = []
+    for source in status["sources"]:
+        label = f'{{source="{source["name"]}"}}'
+        for name in ("requests", "failures", "bytes_received"):
+            lines.append(f"artifactfs_{name}_total{label} {source['counters'][name]}")
+    lines.append(f"artifactfs_inodes {status['inodes']}")
+    lines.append(f"artifactfs_open_handles {status['handles']}")
+    lines.append(f"artifactfs_cache_bytes {status['cache']['used_bytes']}")
+    return "\n".join(lines) + "\n"
+
+
+class ControlFiles:
+    """Makes the files; ``status`` returns the whole state."""
+
+    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+        """Keep where the state comes from."""
+        self._status = status
+        self._makers: dict[str, Callable[[], str]] = {
+            "README": lambda: README,
+            "status.json": lambda: json.dumps(self._status(), indent=2) + "\n",
+            "metrics": lambda: metrics_text(self._status()),
+            "errors": lambda: errors_text(self._status()),
+            "pending": lambda: "".join(f"{line}\n" for line in self._status()["pending"]),
+        }
+
+    def level(self, node: Node) -> Level:
+        """Return the directory."""
+        level = Level()
+        for name in self._makers:
+            identity = ("control", name)
+            level.children[name] = Node(
+                number(identity), identity, Kind.FILE, name, content=Inline(b""), mtime_ns=node.mtime_ns
+            )  # fmt: skip
+            self.refresh(level.children[name])
+        return level
+
+    def refresh(self, node: Node) -> None:
+        """Make a file's content what it is now."""
+        data = self._makers[node.identity[1]]().encode("utf-8", "backslashreplace")
+        node.content, node.size = Inline(data), Exact(len(data))
+
+
+def is_control(node: Node) -> bool:
+    """Tell whether a node is one of these files."""
+    return node.kind is Kind.FILE and node.identity[0] == "control"

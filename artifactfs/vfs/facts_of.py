@@ -1,0 +1,52 @@
+"""What is known of a node, for xattrs and ``why``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from artifactfs.content.reader import ContentReader
+from artifactfs.model.content import ContentRef, Exact, Hint, Pointer
+from artifactfs.tree.nodes import Node
+from artifactfs.tree.versions import iso
+
+PREFIX = "user.artifactfs."
+
+
+def describe(node: Node, service: str, content: ContentReader) -> dict[str, Any]:
+    """Return the facts about what a node shows; None where nobody says."""
+    artifact, version = node.artifact, node.version
+    if artifact is None:
+        return {"service": service or None, "state": "synced"}
+    return {
+        "id": artifact.id,
+        "version": version.id if version else None,
+        "service": service,
+        "title": artifact.path[-1],
+        "workflow": artifact.workflow,
+        "run": artifact.run,
+        "content-type": artifact.media_type,
+        "created-at": iso((version.created_at_ns if version else None) or artifact.created_at_ns),
+        "created-by": version.created_by if version else None,
+        "message": version.message if version else None,
+        "sha256": _sha256(node, content),
+        "state": "draft" if node.draft is not None else "synced",
+    }
+
+
+def _sha256(node: Node, content: ContentReader) -> str | None:
+    if isinstance(node.content, ContentRef):
+        return node.content.sha256
+    if isinstance(node.content, Pointer):
+        fact = content.pointer_fact(node.content)
+        return fact.sha256 if fact else None
+    return None
+
+
+def size_known(node: Node) -> str:
+    """Return how sure the size is."""
+    return {Exact: "exact", Hint: "hint"}.get(type(node.size), "unknown")
+
+
+def xattrs(node: Node, service: str, content: ContentReader) -> dict[str, str]:
+    """Return the extended attributes of a node by their full names."""
+    return {PREFIX + name: str(value) for name, value in describe(node, service, content).items() if value is not None}

@@ -1,0 +1,363 @@
+"""The filesystem: every operation in its own types.
+
+Rules of this file: nothing here knows FUSE or errno. Between two awaits the tables are consistent. Look-up counts are
+changed by ``apply_lookup`` when a reply has been accepted and by ``forget``, nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from artifactfs import errors
+from artifactfs.content.reader import ContentReader
+from artifactfs.journal.staging import Staging
+from artifactfs.model.content import Exact, Hint, Inline, Pointer, Size
+from artifactfs.model.entry import DirRef
+from artifactfs.tree.inodes import ROOT, InodeTable
+from artifactfs.tree.layout import CONTROL
+from artifactfs.tree.nodes import Kind, Listed, MountRoot, Node
+from artifactfs.vfs.control_dir import ControlFiles, is_control
+from artifactfs.vfs.directories import Directories
+from artifactfs.vfs.handles import DirectoryHandle, HandleTable, ReadHandle, WriteHandle
+from artifactfs.vfs.namespace import Namespace
+from artifactfs.vfs.sources import Source
+from artifactfs.vfs.writing import Writer
+
+# A pointer's bytes are believed for as long as a listing is; after that the next open reads them again.
+POINTER_AGE_S = 60.0
+FOREVER_S = 365 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file: its handle, whether the kernel may keep the pages it has, whether it must not use them at all."""
+
+    handle: int
+    keep_cache: bool
+    direct_io: bool = False
+
+
+@dataclass(slots=True)
+class Change:
+    """What ``setattr`` is to change; None leaves it."""
+
+    size: int | None = None
+    executable: bool | None = None
+    mtime_ns: int | None = None
+
+
+class FileSystem:
+    """One mount's files."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        content: ContentReader,
+        staging: Staging,
+        control: ControlFiles,
+        *,
+        show_ids: bool = False,
+        single: bool = False,
+    ) -> None:
+        """Build the tree's root: of the one source, or over several."""
+        self.sources = sources
+        self.content = content
+        self.control = control
+        self.directories = Directories(sources, content, control.level, show_ids=show_ids)
+        self.writer = Writer(sources, self.directories, content, staging)
+        self.namespace = Namespace(self.directories, self.writer)
+        self.handles = HandleTable()
+        self.inodes = InodeTable(self._make_root(single=single))
+        self.size_settled: Callable[[int], None] = lambda _ino: None
+        self._shown: dict[int, str] = {}
+
+    def _make_root(self, *, single: bool) -> Node:
+        if single:
+            root = Directories.source_node(next(iter(self.sources.values())), "")
+            root.ino = ROOT
+            return root
+        oldest = min((source.first_seen_ns for source in self.sources.values()), default=0)
+        return Node(ROOT, ("mount",), Kind.DIRECTORY, "", directory=MountRoot(), mtime_ns=oldest)
+
+    # -- names -----------------------------------------------------------------------------------------------
+
+    def node(self, ino: int) -> Node:
+        """Return the node of an inode number.
+
+        Raises:
+            StaleContent: the kernel names an inode that was forgotten.
+        """
+        node = self.inodes.get(ino)
+        if node is None:
+            message = f"inode {ino} is not known any more"
+            raise errors.StaleContent(message)
+        return node
+
+    async def lookup(self, parent_ino: int, name: str) -> Node:
+        """Return what a name stands for.
+
+        Raises:
+            NotFound: for nothing, as the service or a complete listing says.
+        """
+        parent = self.node(parent_ino)
+        if parent.kind is not Kind.DIRECTORY:
+            raise errors.NotADirectory(subject=parent.name)
+        if len(name.encode("utf-8", "surrogateescape")) > 255:  # noqa: PLR2004 - NAME_MAX, as statfs says
+            raise errors.NameTooLong
+        await self.writer.settled(parent.source)
+        draft = self.writer.overlay.drafts.get(parent.ino, {}).get(name)
+        found = draft or await self.directories.lookup(parent, name)
+        if found is None:
+            raise errors.NotFound(subject=name)
+        return self._settle(parent, found)
+
+    def _settle(self, parent: Node, found: Node) -> Node:
+        node = self.writer.overlay.edited.get(found.identity)
+        if node is None:
+            found.parent = parent.ino
+            return self.inodes.settle(found)
+        if node is not found and node.draft is None:
+            node.version, node.artifact, node.name = found.version, found.artifact, found.name
+        return node
+
+    def accepted(self, node: Node) -> None:
+        """Count a reply that the kernel has taken."""
+        self.inodes.apply_lookup(node)
+
+    def forget(self, ino: int, count: int) -> None:
+        """Uncount replies that the kernel has dropped."""
+        self.inodes.apply_forget(ino, count)
+
+    def kernel_ttl_s(self, node: Node) -> float:
+        """Return how long the kernel may believe a name and its attributes, in seconds."""
+        if node.immutable:
+            return FOREVER_S
+        source = self.sources.get(node.source)
+        return source.provider.listing_ttl_s if source else 0.0
+
+    def attr_ttl_s(self, node: Node) -> float:
+        """Return how long the kernel may believe the attributes: not at all while the size is not known."""
+        if is_control(node) or node.draft is not None:
+            return 0.0
+        if node.kind is Kind.FILE and not isinstance(node.size, Exact):
+            return 0.0
+        return self.kernel_ttl_s(node)
+
+    # -- attributes ------------------------------------------------------------------------------------------
+
+    async def getattr(self, ino: int) -> Node:
+        """Return a node whose attributes are right, its size settled."""
+        node = self.node(ino)
+        await self.writer.settled(node.source)
+        staged = self.writer.overlay.staged.get(node.ino)
+        if staged is not None:
+            node.size, node.mtime_ns = Exact(staged.size), staged.mtime_ns or node.mtime_ns
+        elif is_control(node):
+            self.control.refresh(node)
+        elif node.kind is Kind.FILE and not isinstance(node.size, Exact) and node.content is not None:
+            await self._settle_size(node)
+        return node
+
+    async def _settle_size(self, node: Node) -> None:
+        content = node.content
+        if content is None:
+            return
+        size = await self.content.size(content)
+        if isinstance(content, Pointer):
+            # What a pointer shows may be swapped: its size is never exact, only the last that was read.
+            node.size = Hint(size)
+            fact = self.content.pointer_fact(content)
+            if fact is not None and fact.changed_ns:
+                node.mtime_ns = fact.changed_ns
+        else:
+            node.size = Exact(size)
+
+    async def setattr(self, ino: int, change: Change, handle: int | None) -> Node:
+        """Change a size (which is a save), keep mode and times locally."""
+        node = self.node(ino)
+        self.writer.publisher(node.source)
+        if not node.writable and node.kind is Kind.FILE:
+            message = "only the present version of an artifact can be written"
+            raise errors.ReadOnly(message)
+        staged = self.writer.overlay.staged.get(node.ino)
+        if change.size is not None:
+            await self._truncate(node, change.size, handle)
+        if change.executable is not None and node.kind is Kind.FILE:
+            node.executable = change.executable
+            if staged is not None:
+                staged.executable = change.executable
+        if change.mtime_ns is not None:
+            node.mtime_ns = change.mtime_ns
+            if staged is not None:
+                staged.mtime_ns = change.mtime_ns
+        return await self.getattr(ino)
+
+    async def _truncate(self, node: Node, size: int, handle: int | None) -> None:
+        if node.kind is not Kind.FILE:
+            raise errors.IsADirectory
+        if handle is not None and isinstance(opened := self.handles.any(handle), WriteHandle):
+            opened.staged.truncate(size)
+            return
+        staged = await self.writer.open(node, truncate=size == 0)
+        staged.truncate(size)
+        await self.writer.release(node, staged, self.inodes.get(node.parent))
+
+    # -- directories -----------------------------------------------------------------------------------------
+
+    async def opendir(self, ino: int) -> int:
+        """Open a directory as it is now; return the handle."""
+        node = self.node(ino)
+        await self.writer.settled(node.source)
+        level = await self.directories.children(node)
+        drafts = self.writer.overlay.drafts.get(ino, {})
+        entries = [self._settle(node, child) for name, child in level.children.items() if name not in drafts]
+        entries.extend(drafts.values())
+        return self.handles.add(DirectoryHandle(node, entries))
+
+    def readdir(self, handle: int) -> list[Node]:
+        """Return what the directory held when it was opened; positions in it are the cookies."""
+        return self.handles.get(handle, DirectoryHandle).entries
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    async def open(self, ino: int, flags: int) -> Opened:
+        """Open a file for what the flags say."""
+        node = self.node(ino)
+        if node.kind is Kind.DIRECTORY:
+            raise errors.IsADirectory
+        writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
+        if writing:
+            staged = await self.writer.open(node, truncate=bool(flags & os.O_TRUNC))
+            return Opened(self.handles.add(WriteHandle(node, staged)), keep_cache=not flags & os.O_TRUNC)
+        await self.writer.settled(node.source)
+        staged_now = self.writer.overlay.staged.get(ino)
+        if staged_now is not None:
+            staged_now.writers += 1
+            return Opened(self.handles.add(WriteHandle(node, staged_now)), keep_cache=True)
+        return await self._open_reading(node)
+
+    async def _open_reading(self, node: Node) -> Opened:
+        content, keep, direct = node.content, True, False
+        if is_control(node):
+            self.control.refresh(node)
+            content, keep, direct = node.content, False, True
+        if isinstance(content, Pointer):
+            ref, fact = await self.content.pin(content, POINTER_AGE_S)
+            node.size = Hint(fact.size)
+            keep = self._shown.get(node.ino) == fact.sha256
+            # Pages are shared by all who have the inode open: other bytes than theirs must not go through them.
+            direct = not keep and any(isinstance(h, ReadHandle) for h in self.handles.of(node))
+            if not direct:
+                self._shown[node.ino] = fact.sha256
+            content = ref
+        if content is None:
+            content = Inline(b"")
+        size = await self.content.size(content)
+        if not isinstance(node.size, Exact) or node.size.value != size:
+            node.size = node.size if isinstance(node.content, Pointer) else Exact(size)
+            self.size_settled(node.ino)
+        return Opened(self.handles.add(ReadHandle(node, content, size)), keep_cache=keep, direct_io=direct)
+
+    async def read(self, handle: int, offset: int, length: int) -> bytes:
+        """Return bytes of an open file; fewer than asked only at its end."""
+        opened = self.handles.any(handle)
+        match opened:
+            case WriteHandle(staged=staged):
+                return staged.read(offset, length)
+            case ReadHandle(content=content, size=size, pattern=pattern):
+                return await self.content.read(content, offset, max(0, min(length, size - offset)), pattern)
+            case _:
+                raise errors.IsADirectory
+
+    async def create(self, parent_ino: int, name: str, *, executable: bool) -> tuple[Node, int]:
+        """Make and open a new file; return its node and handle."""
+        parent = self.node(parent_ino)
+        node, staged = self.namespace.create(parent, name, executable=executable)
+        return node, self.handles.add(WriteHandle(node, staged))
+
+    def write(self, handle: int, offset: int, data: bytes) -> int:
+        """Put bytes into an open file's draft."""
+        opened = self.handles.get(handle, WriteHandle)
+        return opened.staged.write(offset, data)
+
+    async def flush(self, handle: int) -> None:
+        """Make what was written through a handle durable here."""
+        opened = self.handles.any(handle)
+        if isinstance(opened, WriteHandle):
+            await self.writer.flush(opened.node, opened.staged)
+
+    async def release(self, handle: int) -> None:
+        """Close a handle; the last writer's close publishes."""
+        opened = self.handles.drop(handle)
+        if isinstance(opened, WriteHandle):
+            await self.writer.release(opened.node, opened.staged, self.inodes.get(opened.node.parent))
+        if opened is not None:
+            self.inodes.apply_close(opened.node)
+
+    # -- changes of names ------------------------------------------------------------------------------------
+
+    async def mkdir(self, parent_ino: int, name: str) -> Node:
+        """Make a directory: a workflow, a tree, or one in a tree."""
+        parent = self.node(parent_ino)
+        await self.namespace.mkdir(parent, name)
+        return await self.lookup(parent_ino, name)
+
+    async def unlink(self, parent_ino: int, name: str) -> None:
+        """Remove a file."""
+        node = await self.lookup(parent_ino, name)
+        if node.kind is Kind.DIRECTORY:
+            raise errors.IsADirectory
+        await self.namespace.unlink(self.node(parent_ino), name, node)
+
+    async def rmdir(self, parent_ino: int, name: str) -> None:
+        """Remove an empty directory."""
+        node = await self.lookup(parent_ino, name)
+        if node.kind is not Kind.DIRECTORY:
+            raise errors.NotADirectory
+        await self.namespace.rmdir(self.node(parent_ino), name, node)
+
+    async def rename(self, old: tuple[int, str], new: tuple[int, str], *, replace: bool) -> None:
+        """Give (directory, name) another place; ``replace`` False refuses one that is taken."""
+        node = await self.lookup(*old)
+        try:
+            target = await self.lookup(*new)
+        except errors.NotFound:
+            target = None
+        if target is not None and not replace:
+            raise errors.AlreadyExists
+        await self.namespace.rename((self.node(old[0]), old[1], node), self.node(new[0]), new[1], target)
+
+    # -- for others ------------------------------------------------------------------------------------------
+
+    def shown_size(self, node: Node) -> int:
+        """Return the size to put into a reply: what is known, 0 where nothing is."""
+        size: Size = node.size
+        return size.value if isinstance(size, Exact | Hint) else 0
+
+    def path_of(self, node: Node) -> str:
+        """Return a node's path below the mount point, as far as its parents are known."""
+        parts: list[str] = []
+        at: Node | None = node
+        while at is not None and at.ino != ROOT:
+            parts.append(at.name)
+            at = self.inodes.get(at.parent)
+        return "/".join(reversed(parts))
+
+    async def walk(self, path: str) -> Node:
+        """Return the node at a path below the mount point."""
+        node = self.node(ROOT)
+        for name in filter(None, path.split("/")):
+            found = self.writer.overlay.drafts.get(node.ino, {}).get(name) or await self.directories.lookup(node, name)
+            if found is None:
+                raise errors.NotFound(subject=path)
+            node = self._settle(node, found)
+        return node
+
+    def listing_of(self, node: Node) -> DirRef | None:
+        """Return the listing that a directory shows, for its age."""
+        return node.directory.ref if isinstance(node.directory, Listed) else None
+
+
+__all__ = ["CONTROL", "Change", "FileSystem", "Opened"]

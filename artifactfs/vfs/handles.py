@@ -1,0 +1,101 @@
+"""What is open: handles by number.
+
+Rules of this file: a handle is one of the kinds below and nothing else; what it was opened on never changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from artifactfs import errors
+from artifactfs.content.readahead import Pattern
+from artifactfs.journal.staging import Staged
+from artifactfs.model.content import Content
+from artifactfs.tree.nodes import Node
+
+
+@dataclass(slots=True)
+class DirectoryHandle:
+    """A directory as it was when it was opened: nothing is skipped or repeated while it is read."""
+
+    node: Node
+    entries: list[Node]
+
+
+@dataclass(slots=True)
+class ReadHandle:
+    """A file opened for reading, on the content it had then."""
+
+    node: Node
+    content: Content
+    size: int
+    pattern: Pattern = field(default_factory=Pattern)
+
+
+@dataclass(slots=True)
+class WriteHandle:
+    """A file opened for writing: everything goes to its staged draft, which several handles may share."""
+
+    node: Node
+    staged: Staged
+
+
+Handle = DirectoryHandle | ReadHandle | WriteHandle
+H = TypeVar("H", DirectoryHandle, ReadHandle, WriteHandle)
+
+
+class HandleTable:
+    """Open handles by the number the kernel knows them by."""
+
+    def __init__(self) -> None:
+        """Start with nothing open."""
+        self._handles: dict[int, Handle] = {}
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return len(self._handles)
+
+    def add(self, handle: Handle) -> int:
+        """Keep a handle; return its number."""
+        number = next(self._numbers)
+        self._handles[number] = handle
+        handle.node.handles += 1
+        return number
+
+    def get(self, number: int, kind: type[H]) -> H:
+        """Return a handle of a kind.
+
+        Raises:
+            BadHandle: there is none of that number and kind.
+        """
+        handle = self._handles.get(number)
+        if not isinstance(handle, kind):
+            message = f"handle {number} is not open for this"
+            raise errors.BadHandle(message)
+        return handle
+
+    def any(self, number: int) -> Handle:
+        """Return a handle of whatever kind.
+
+        Raises:
+            BadHandle: there is none of that number.
+        """
+        handle = self._handles.get(number)
+        if handle is None:
+            message = f"handle {number} is not open"
+            raise errors.BadHandle(message)
+        return handle
+
+    def drop(self, number: int) -> Handle | None:
+        """Forget a handle; return it."""
+        handle = self._handles.pop(number, None)
+        if handle is not None:
+            handle.node.handles -= 1
+        return handle
+
+    def of(self, node: Node) -> list[Handle]:
+        """Return what is open on a node."""
+        return [handle for handle in self._handles.values() if handle.node is node]

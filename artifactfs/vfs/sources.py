@@ -1,0 +1,34 @@
+"""The sources of one mount and what is known of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from artifactfs.model.entry import DirRef
+from artifactfs.providers.base import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source in the mount.
+
+    Attributes:
+        name: in the configuration, and of its directory when several are mounted.
+        provider: speaks its service.
+        fingerprint: of service, address and account; keeps facts of different places apart.
+        first_seen_ns: when this machine saw the source first; the time of what has no other.
+    """
+
+    name: str
+    provider: Provider
+    fingerprint: str
+    first_seen_ns: int
+
+    @property
+    def top(self) -> DirRef:
+        """Return the reference of the source's top directory."""
+        ref = self.provider.root().ref
+        if ref is None:
+            message = f"the provider of {self.name} has a root without a listing"
+            raise TypeError(message)
+        return ref
