@@ -1,0 +1,136 @@
+"""``doctor`` and ``source test``."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import trio
+
+from artifactfs import config, errors, observe
+from artifactfs.cli import client, render
+from artifactfs.providers import registry
+from artifactfs.providers.base import Check
+
+# A free cache disk below this makes every read an uncached one.
+LITTLE_DISK = 1 << 30
+
+
+class _Forgetful:
+    """A memory for one check: what is learnt is not kept."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, object] = {}
+
+    def get(self, key: str) -> object | None:
+        return self._values.get(key)
+
+    def put(self, key: str, value: object) -> None:
+        self._values[key] = value
+
+    def items(self, prefix: str) -> list[tuple[str, object]]:
+        return [(key, value) for key, value in self._values.items() if key.startswith(prefix)]
+
+
+def run(config_file: Path | None, *, as_json: bool) -> int:
+    """Check the machine and the configuration; return the exit code."""
+    found = [_python(), _fuse_device(), _fusermount(), _pyfuse3(), *_dead_mounts()]
+    try:
+        settings = config.load(config_file)
+    except errors.ConfigError as error:
+        found.append(Check("configuration", ok=False, detail=str(error)))
+    else:
+        found.append(Check("configuration", ok=True, detail=str(config_file or config.config_path())))
+        found.append(_cache(settings))
+        found += _sources(settings)
+    return _report(found, as_json=as_json)
+
+
+def _report(found: list[Check], *, as_json: bool) -> int:
+    if as_json:
+        render.as_json([{"what": c.what, "ok": c.ok, "detail": c.detail} for c in found])
+    else:
+        render.table(("", "what", "found"), [("ok" if c.ok else "!!", c.what, c.detail) for c in found])
+    return 0 if all(check.ok for check in found) else 1
+
+
+def _python() -> Check:
+    return Check("Python", ok=True, detail=".".join(map(str, sys.version_info[:3])))
+
+
+def _fuse_device() -> Check:
+    path = Path("/dev/fuse")
+    if not path.exists():
+        return Check("/dev/fuse", ok=False, detail="missing; in a container: --device /dev/fuse --cap-add SYS_ADMIN")
+    if not os.access(path, os.R_OK | os.W_OK):
+        return Check("/dev/fuse", ok=False, detail="this user may not open it")
+    return Check("/dev/fuse", ok=True, detail="can be opened")
+
+
+def _fusermount() -> Check:
+    where = shutil.which("fusermount3")
+    if where:
+        return Check("fusermount3", ok=True, detail=where)
+    return Check("fusermount3", ok=os.getuid() == 0, detail="missing; install the package fuse3 (root can do without)")
+
+
+def _pyfuse3() -> Check:
+    if ctypes.util.find_library("fuse3") is None:
+        return Check("libfuse3", ok=False, detail="missing; install libfuse3-dev, pkg-config and a C compiler")
+    try:
+        from artifactfs.fuse import session  # noqa: PLC0415 - the check is whether it can be imported
+    except ImportError as error:
+        return Check("pyfuse3", ok=False, detail=f"cannot be imported: {error}")
+    return Check("pyfuse3", ok=True, detail=f"can be imported (mounts as {session.FSNAME})")
+
+
+def _dead_mounts() -> list[Check]:
+    return [
+        Check("mount", ok=not client.is_dead(place), detail=f"{place}{' is dead: mount there again' if client.is_dead(place) else ''}")
+        for place in client.our_mounts()
+    ]  # fmt: skip
+
+
+def _cache(settings: config.Config) -> Check:
+    where = config.cache_dir(settings)
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{where}, {render.size(free)} free"
+    return Check("cache", ok=free > LITTLE_DISK and os.access(existing, os.W_OK), detail=detail)
+
+
+def _sources(settings: config.Config) -> list[Check]:
+    found = []
+    for name in config.all_sources(settings):
+        try:
+            source = config.resolve(settings, name)
+        except errors.ConfigError as error:
+            found.append(Check(f"source {name}", ok=False, detail=str(error)))
+        else:
+            found.append(Check(f"source {name}", ok=True, detail=source.url or str(source.path)))
+    return found
+
+
+def test_sources(settings: config.Config, names: list[str], *, as_json: bool) -> int:
+    """Ask each source; return the exit code."""
+    found: list[Check] = []
+    for name in names:
+        try:
+            source = config.resolve(settings, name)
+        except errors.ConfigError as error:
+            found.append(Check(name, ok=False, detail=str(error)))
+            continue
+        checks = trio.run(_ask, source, settings.mount.timeout)
+        found += [Check(f"{name}: {c.what}", c.ok, c.detail) for c in checks]
+    return _report(found, as_json=as_json)
+
+
+async def _ask(source: config.Source, timeout_s: float) -> list[Check]:
+    provider = registry.create(source, _Forgetful(), observe.Observer(), timeout_s)
+    try:
+        return list(await provider.check())
+    finally:
+        await provider.aclose()

@@ -1,0 +1,106 @@
+"""``artifactfs serve``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import trio
+
+from artifactfs import config, errors, observe
+from artifactfs.cli import render
+from artifactfs.server.app import Serving, serve
+from artifactfs.store.catalog import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for."""
+
+    store: Path | None
+    host: str
+    port: int
+    storage_port: int
+    demo: bool
+    token_file: Path | None
+    as_json: bool
+    until_eof: bool
+
+
+def run(request: Request) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ConfigError: the store or the token cannot be used, or the port is taken.
+    """
+    observe.set_up_logging("info")
+    token = _token(request.token_file)
+    if request.store is None and request.demo:
+        with tempfile.TemporaryDirectory(prefix="artifactfs-") as directory:
+            _serve(request, Path(directory) / "store", token)
+    else:
+        _serve(request, (request.store or platformdirs.user_data_path(config.APP) / "store").expanduser(), token)
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get("ARTIFACTFS_SERVE_TOKEN") or None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        message = f"the token file {path} cannot be read: {error.strerror}"
+        raise errors.ConfigError(message) from error
+    if not token:
+        message = f"the token file {path} is empty"
+        raise errors.ConfigError(message)
+    return token
+
+
+def _serve(request: Request, directory: Path, token: str | None) -> None:
+    store = Store(directory)
+    try:
+        if request.demo and not store.workflows():
+            from artifactfs.store import demo  # noqa: PLC0415 - half a megabyte of sample texts
+
+            demo.fill(store)
+        trio.run(_main, request, store, token)
+    except* OSError as group:
+        message = f"cannot listen on {request.host} port {request.port}: {group.exceptions[0]}"
+        raise errors.ConfigError(message) from group
+    except* KeyboardInterrupt:
+        pass
+    finally:
+        store.close()
+
+
+async def _main(request: Request, store: Store, token: str | None) -> None:
+    async with trio.open_nursery() as nursery:
+        running: Serving = await nursery.start(
+            lambda task_status: serve(
+                store, request.host, request.port, request.storage_port, token=token, task_status=task_status
+            )
+        )
+        _announce(request, running)
+        if request.until_eof:
+            await _until_eof()
+            nursery.cancel_scope.cancel()
+
+
+async def _until_eof() -> None:
+    """Wait until standard input ends: the process that started this one is gone."""
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
+        while await stream.receive_some():
+            pass
+
+
+def _announce(request: Request, running: Serving) -> None:
+    if request.as_json:
+        sys.stdout.write(json.dumps(running.bases()) + "\n")
+        sys.stdout.flush()
+        return
+    render.table(("service", "base URL"), running.bases().items())

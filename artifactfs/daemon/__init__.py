@@ -1,0 +1,1 @@
+"""One process per mount: wired, started, answering, ended."""

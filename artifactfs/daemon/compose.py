@@ -1,0 +1,100 @@
+"""The composition root: from configuration to objects, wired once, no globals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from artifactfs import config, observe
+from artifactfs.content.archive_index import Limits
+from artifactfs.content.block_store import BlockStore
+from artifactfs.content.facts import Facts
+from artifactfs.content.reader import ContentReader
+from artifactfs.daemon.status import Status
+from artifactfs.journal.staging import Staging
+from artifactfs.model.content import ContentRef
+from artifactfs.providers import registry
+from artifactfs.vfs.control_dir import ControlFiles
+from artifactfs.vfs.filesystem import FileSystem
+from artifactfs.vfs.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """The wired objects of one mount."""
+
+    fs: FileSystem
+    observer: observe.Observer
+    status: Status
+
+
+def limits_of(section: config.ArchiveConfig) -> Limits:
+    """Return the limits for archives, with what the configuration changes."""
+    fields: dict[str, Any] = {
+        "max_output": section.max_output,
+        "max_ratio": section.max_ratio,
+        "max_entries": section.max_entries,
+    }
+    return Limits(**{name: value for name, value in fields.items() if value is not None})
+
+
+@asynccontextmanager
+async def composed(
+    settings: config.Config, sources: Sequence[config.Source], mountpoint: Path, *, at_root: bool, state: Path
+) -> AsyncIterator[Mounted]:
+    """Wire everything for a mount; what was opened is closed in the opposite order at the end."""
+    async with AsyncExitStack() as stack:
+        observer = observe.Observer()
+        root = config.cache_dir(settings)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = Facts(root / "facts.db")
+        stack.callback(facts.close)
+        store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
+        stack.callback(store.close)
+        known: dict[str, Source] = {}
+        for source in sources:
+            memory = facts.memory(source.fingerprint)
+            provider = registry.create(source, memory, observer, settings.mount.timeout)
+            stack.push_async_callback(provider.aclose)
+            seen = facts.first_seen([source.fingerprint])[source.fingerprint]
+            known[source.name] = Source(source.name, provider, source.fingerprint, seen)
+            observer.counters(source.name)
+        # Requests run here: a waiter's end does not end them, the mount's end does.
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        reader = ContentReader(
+            nursery, store, facts, {name: source.provider for name, source in known.items()},
+            local_path=_local_path(known), fingerprints={n: s.fingerprint for n, s in known.items()},
+            make_limits=lambda: limits_of(settings.archive),
+        )  # fmt: skip
+        stack.callback(reader.close)
+        staging = Staging.fresh(state / "drafts")
+        stack.callback(staging.close)
+        status = Status(mountpoint, known, observer, store, staging)
+        fs = FileSystem(
+            known, reader, staging, ControlFiles(status.snapshot), show_ids=settings.mount.show_ids, single=at_root
+        )  # fmt: skip
+        status.fs = fs
+        await _recover(fs, state / "drafts")
+        yield Mounted(fs, observer, status)
+
+
+def _local_path(known: dict[str, Source]) -> Any:
+    def path_of(ref: ContentRef) -> Path:
+        provider: Any = known[ref.source].provider
+        return provider.path(ref)  # type: ignore[no-any-return]  # only the local provider gives LOCAL content
+
+    return path_of
+
+
+async def _recover(fs: FileSystem, drafts: Path) -> None:
+    for left in Staging.abandoned(drafts):
+        try:
+            await fs.writer.recover(left)
+        finally:
+            left.close()
