@@ -24,9 +24,7 @@ from tests.support.archives import CASES, Tar, gz
 LIMITS = Limits()
 
 # Few letters, so that names collide; one that is no UTF-8, one that needs PAX in some formats.
-PARTS = st.text(st.sampled_from("abcé☂.\udce9 \n"), min_size=1, max_size=3).filter(
-    lambda part: part not in (".", "..")
-)
+PARTS = st.text(st.sampled_from("abcé☂.\udce9 \n"), min_size=1, max_size=3).filter(lambda part: part not in (".", ".."))
 PATHS = st.lists(PARTS | st.just("long" * 30), min_size=1, max_size=4).map("/".join)
 TREES = st.lists(st.tuples(PATHS, st.binary(max_size=1500) | st.none()), max_size=12)
 FORMATS = st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
@@ -35,9 +33,7 @@ FORMATS = st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR
 def pack(entries, format_):
     """Write with tarfile; what the format cannot say is left out."""
     out = io.BytesIO()
-    with tarfile.open(
-        fileobj=out, mode="w", format=format_, encoding="utf-8", errors="surrogateescape"
-    ) as tar:
+    with tarfile.open(fileobj=out, mode="w", format=format_, encoding="utf-8", errors="surrogateescape") as tar:
         for path, data in entries:
             info = tarfile.TarInfo(path)
             info.type = tarfile.DIRTYPE if data is None else tarfile.REGTYPE
@@ -166,11 +162,7 @@ def test_random_bytes_raise_only_our_errors(data):
     only_our_errors(b"\x1f\x8b\x08" + bytes(7) + data)
 
 
-SEEDS = [
-    name
-    for name in CASES
-    if not name.startswith(("bomb", "hundred", "not_gzip", "levels", "hard_link_chain"))
-]
+SEEDS = [name for name in CASES if not name.startswith(("bomb", "hundred", "not_gzip", "levels", "hard_link_chain"))]
 
 
 @settings(max_examples=300)
@@ -201,9 +193,7 @@ def damage(data: bytearray, rnd: random.Random) -> bytearray:
             case 2:
                 data[at:at] = rnd.randbytes(rnd.choice([1, 8, 512]))
             case _:
-                data[at : at + 12] = rnd.choice(
-                    [b"\xff" * 12, b"\x80" + bytes(10) + b"\1", b"0" * 12, bytes(12)]
-                )
+                data[at : at + 12] = rnd.choice([b"\xff" * 12, b"\x80" + bytes(10) + b"\1", b"0" * 12, bytes(12)])
     return data
 
 

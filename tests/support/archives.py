@@ -193,9 +193,7 @@ def format_v7() -> Case:
 
 @case
 def gnu_times_in_place_of_the_prefix() -> Case:
-    return shown(
-        Tar().add(b"f", b"1", magic=b"ustar  \0", prefix=b"14000000000\x0014000000000").gz(), {"f": b"1"}
-    )
+    return shown(Tar().add(b"f", b"1", magic=b"ustar  \0", prefix=b"14000000000\x0014000000000").gz(), {"f": b"1"})
 
 
 @case
@@ -334,12 +332,8 @@ def dotdot_directories() -> Case:
 
 @case
 def pax_path_overrides() -> Case:
-    tar = (
-        Tar().pax((b"path", b"../up")).add(b"harmless", b"evil").pax((b"path", b"/etc/x")).add(b"h2", b"evil")
-    )
-    tar.add(b"././@LongLink", b"../gnu\0", b"L").add(b"h3", b"evil").pax((b"path", b"fine")).add(
-        b"h4", b"fine"
-    )
+    tar = Tar().pax((b"path", b"../up")).add(b"harmless", b"evil").pax((b"path", b"/etc/x")).add(b"h2", b"evil")
+    tar.add(b"././@LongLink", b"../gnu\0", b"L").add(b"h3", b"evil").pax((b"path", b"fine")).add(b"h4", b"fine")
     return Case(tar.gz(), {"fine": b"fine"}, refused=frozenset({"../up", "/etc/x", "../gnu"}))
 
 
@@ -356,14 +350,7 @@ def shadows_after_normalising() -> Case:
 
 @case
 def names_of_the_root() -> Case:
-    tar = (
-        Tar()
-        .add(b".", b"x")
-        .add(b"", b"x")
-        .add(b"./", typeflag=b"5")
-        .add(b".", typeflag=b"2", link=b"x")
-        .good()
-    )
+    tar = Tar().add(b".", b"x").add(b"", b"x").add(b"./", typeflag=b"5").add(b".", typeflag=b"2", link=b"x").good()
     return Case(tar.gz(), GOOD, refused=frozenset({".", ""}))
 
 
@@ -432,9 +419,7 @@ def symlink_loops() -> Case:
 def symlink_chain_too_long() -> Case:
     links = {f"l{n:03}": f"l{n + 1:03}" for n in range(100)}
     kept = {name: target for name, target in links.items() if int(name[1:]) >= 59}
-    return Case(
-        symlinks(links, Tar().good()).gz(), GOOD, links=kept, broken=frozenset(links) - frozenset(kept)
-    )
+    return Case(symlinks(links, Tar().good()).gz(), GOOD, links=kept, broken=frozenset(links) - frozenset(kept))
 
 
 @case
@@ -493,9 +478,7 @@ def hard_link_chain_of_thousands() -> Case:
 @case
 def special_files() -> Case:
     tar = Tar().add(b"fifo", typeflag=b"6").add(b"chr", typeflag=b"3", size=7).add(b"dev/blk", typeflag=b"4")
-    tar.add(b"odd", b"data", typeflag=b"Z").add(b"label", typeflag=b"V").add(
-        b"vol", b"rest", typeflag=b"M"
-    ).good()
+    tar.add(b"odd", b"data", typeflag=b"Z").add(b"label", typeflag=b"V").add(b"vol", b"rest", typeflag=b"M").good()
     return Case(tar.gz(), GOOD, refused=frozenset({"fifo", "chr", "dev/blk", "odd", "label", "vol"}))
 
 
@@ -510,12 +493,7 @@ ODD_TIMES = (b"-1", b"-1.5", b"253402300799", b"nan", b"inf", b"1e9", b"", b"9" 
 
 @case
 def odd_mtimes() -> Case:
-    tar = (
-        Tar()
-        .add(b"negative", b"1", mtime=-(2**60))
-        .add(b"huge", b"1", mtime=2**80)
-        .add(b"junk", b"1", mtime=b"zz")
-    )
+    tar = Tar().add(b"negative", b"1", mtime=-(2**60)).add(b"huge", b"1", mtime=2**80).add(b"junk", b"1", mtime=b"zz")
     for n, value in enumerate(ODD_TIMES):
         tar.pax((b"mtime", value)).add(b"p%d" % n, b"1")
     files = {"negative": b"1", "huge": b"1", "junk": b"1"} | {f"p{n}": b"1" for n in range(len(ODD_TIMES))}
@@ -647,11 +625,7 @@ def header_checksum_wrong() -> Case:
 @case
 def sparse_by_pax() -> Case:
     records = ((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", b"huge"))
-    tar = (
-        Tar()
-        .pax(*records, (b"GNU.sparse.realsize", b"%d" % 2**40))
-        .add(b"GNUSparseFile.0/huge", b"0\n" + bytes(510))
-    )
+    tar = Tar().pax(*records, (b"GNU.sparse.realsize", b"%d" % 2**40)).add(b"GNUSparseFile.0/huge", b"0\n" + bytes(510))
     return Case(tar.good().gz(), GOOD, refused=frozenset({"huge"}))
 
 
@@ -670,9 +644,7 @@ def sparse_of_old_gnu() -> Case:
 def bomb_of_zeros() -> Case:
     """Two GiB of zeros in two MiB: blocks that end in a full flush may be repeated."""
     head = zlib.compressobj(9, zlib.DEFLATED, -15)
-    data = head.compress(bytes(Tar().good().add(b"zeros", size=2048 * MIB).raw)) + head.flush(
-        zlib.Z_FULL_FLUSH
-    )
+    data = head.compress(bytes(Tar().good().add(b"zeros", size=2048 * MIB).raw)) + head.flush(zlib.Z_FULL_FLUSH)
     body = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = body.compress(bytes(16 * MIB)) + body.flush(zlib.Z_FULL_FLUSH)
     return bad(b"\x1f\x8b\x08" + bytes(7) + data + block * 128, "max_ratio", "limit")
@@ -731,9 +703,7 @@ def bomb_of_links() -> Case:
 
 def sample() -> bytes:
     noise = zlib.crc32
-    files = {
-        f"f{n}": b"".join(struct.pack("<I", noise(b"%d %d" % (n, i))) for i in range(500)) for n in range(20)
-    }
+    files = {f"f{n}": b"".join(struct.pack("<I", noise(b"%d %d" % (n, i))) for i in range(500)) for n in range(20)}
     return gz(by_tarfile(tarfile.PAX_FORMAT, files))
 
 

@@ -34,9 +34,7 @@ class LogGuard(logging.Handler):
         self.records: list[logging.LogRecord] = []
         self.announcements: list[Announcement] = []
 
-    def __call__(
-        self, pattern: str = "", *, logger: str = "artifactfs", level: int = logging.WARNING
-    ) -> Announcement:
+    def __call__(self, pattern: str = "", *, logger: str = "artifactfs", level: int = logging.WARNING) -> Announcement:
         """Allow, not demand, such records; `.seen` of what this returns has them once they came."""
         announcement = Announcement(logger, re.compile(pattern), level)
         self.announcements.append(announcement)

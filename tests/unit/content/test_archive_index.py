@@ -57,9 +57,7 @@ def check_shape(index: ArchiveIndex) -> None:
         assert "\0" not in path
         parent = path.rpartition("/")[0]
         assert not parent or members[parent].kind == "dir"
-        assert (
-            0 <= member.offset <= member.offset + (0 if member.inline else member.size) <= index.stream_size
-        )
+        assert 0 <= member.offset <= member.offset + (0 if member.inline else member.size) <= index.stream_size
         assert (member.target is not None) == (member.kind == "symlink")
         assert member.inline is None or (member.kind == "file" and len(member.inline) == member.size)
     assert index.total_size == sum(member.size for member in index.members)
@@ -101,9 +99,7 @@ def test_every_class_of_archive_ends_as_it_must(name, chunk):
     assert time.perf_counter() - start < 20
 
 
-@pytest.mark.parametrize(
-    "name", ["format_pax", "several_gzip_members", "sparse_of_old_gnu", "pax_padded_and_global"]
-)
+@pytest.mark.parametrize("name", ["format_pax", "several_gzip_members", "sparse_of_old_gnu", "pax_padded_and_global"])
 def test_pieces_may_be_single_bytes(name):
     check_case(CASES[name](), 1)
     raw = zlib.decompressobj(31).decompress(CASES["format_gnu"]().data)
@@ -140,8 +136,7 @@ def test_a_hundred_thousand_members_take_seconds():
 def test_text_of_a_broken_link_says_where_it_leads_and_cannot_command_a_terminal():
     members = by_path(read(CASES["symlinks_escaping"]().data)[0])
     assert members["abs"].inline == (
-        "artifactfs: this symbolic link to “/etc/passwd” leaves the artifact, "
-        "so it is not followed.\n".encode()
+        "artifactfs: this symbolic link to “/etc/passwd” leaves the artifact, so it is not followed.\n".encode()
     )
     text = members["evil\x1b[2J"].inline
     assert text is not None
@@ -158,15 +153,7 @@ def test_mtimes():
     odd = [members[f"p{n}"].mtime_ns for n in range(len(ODD_TIMES))]
     header = 1_700_000_000 * 10**9
     assert odd == [0, 0, last, None, None, None, header, None, 10**9, None, None]
-    data = (
-        Tar()
-        .pax((b"mtime", b"1700000000.123456789123"))
-        .add(b"a")
-        .add(b"b")
-        .pax((b"mtime", b"0.5"))
-        .add(b"c")
-        .gz()
-    )
+    data = Tar().pax((b"mtime", b"1700000000.123456789123")).add(b"a").add(b"b").pax((b"mtime", b"0.5")).add(b"c").gz()
     exact = by_path(read(data)[0])
     assert [exact[name].mtime_ns for name in "abc"] == [1_700_000_000_123_456_789, header, 500_000_000]
 

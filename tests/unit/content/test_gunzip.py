@@ -49,9 +49,7 @@ def test_header_fields_are_passed_over_and_their_checksum_is_compared():
 
 
 @pytest.mark.parametrize("member", [0, 1])
-@pytest.mark.parametrize(
-    ("at", "says"), [(-8, "data check"), (-5, "data check"), (-4, "length check"), (-1, "length")]
-)
+@pytest.mark.parametrize(("at", "says"), [(-8, "data check"), (-5, "data check"), (-4, "length check"), (-1, "length")])
 def test_crc_and_length_of_every_member_are_compared(member, at, says):
     members = [gz(b"first"), gz(TEXT)]
     members[member] = flip(members[member], at + len(members[member]))

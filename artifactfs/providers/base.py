@@ -1,0 +1,191 @@
+"""The contract between a service and the filesystem.
+
+Rules of this file: protocols only. A provider describes; the core decides. It never sees an inode, a path of the
+mount or an errno. Every method that may send a request is ``async``; one that is not must not. Calls run in tasks
+owned by the mount, never by the kernel's request: a waiter may be cancelled, a request is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from artifactfs.model.content import ByteRange, ContentRef, Pointer
+from artifactfs.model.entry import (
+    Artifact,
+    DirRef,
+    Folder,
+    Listing,
+    TreeMember,
+    VersionPage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentStream:
+    """Bytes on their way.
+
+    Attributes:
+        offset: where in the content the first byte of ``chunks`` stands; 0 although a range was asked means that
+            the server ignored the range and sends the whole.
+        total: size of the whole content in bytes, if the answer says.
+        ranged: True if the server honoured the range.
+        media_type: the Content-Type of the answer, if any.
+        chunks: the bytes; ends only when all that the server announced has come, else raises ``Unavailable``.
+    """
+
+    offset: int
+    total: int | None
+    ranged: bool
+    chunks: AsyncIterator[bytes]
+    media_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Memory(Protocol):
+    """Facts a provider has learnt that never change, kept across mounts; small JSON values by key."""
+
+    def get(self, key: str) -> Any | None:
+        """Return what was put, or None."""
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep it; the newest wins."""
+
+    def items(self, prefix: str) -> Sequence[tuple[str, Any]]:
+        """Return all facts whose key begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of ``source test``: what was tried, whether it worked, and what was found."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+class Provider(Protocol):
+    """One configured account on one service."""
+
+    source: str
+    """Name of the source in the configuration."""
+    service: str
+    """``vm0``, ``syntropic137``, ``vlmrun`` or ``local``."""
+    listing_ttl_s: float
+    """How long a listing without its own ``ttl_s`` is believed."""
+    publisher: Publisher | None
+    """None if nothing can be written to this source."""
+
+    def root(self) -> Folder:
+        """Return the source's top directory, whose listing holds its workflows. No I/O."""
+
+    async def list(self, ref: DirRef, cursor: str | None) -> Listing:
+        """Return one page of a directory.
+
+        A transient failure is an exception, never an empty or a shorter page. The cost is one request for a page,
+        plus the joins that the provider documents.
+        """
+
+    async def resolve(self, ref: DirRef, name: str) -> Folder | None:
+        """Return a folder that is not listed but exists by its raw name, None if the service says it does not.
+
+        At most one request; none for a name that cannot be one of its ids.
+        """
+
+    def is_artifact_id(self, name: str) -> bool:
+        """Tell whether a name has the form of this service's artifact ids."""
+
+    async def find(self, workflow: DirRef, artifact_id: str) -> Artifact | None:
+        """Return an artifact of this workflow by id, also one no listing shows; None if there is none such.
+
+        At most two requests. None too where the service can only tell by listing every run.
+        """
+
+    async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:
+        """Return one page of the artifact's versions, oldest or newest first; times tell."""
+
+    async def find_version(self, artifact: Artifact, version_id: str) -> str | None:
+        """Return the full id for a version id or unique prefix that is in no page, or None."""
+
+    async def tree(self, artifact: Artifact, locator: tuple[str, ...]) -> Sequence[TreeMember]:
+        """Return the files of a version whose content is ``Tree``."""
+
+    def open(self, ref: ContentRef | Pointer, span: ByteRange) -> AbstractAsyncContextManager[ContentStream]:
+        """Open the bytes of exactly that revision, from ``span.offset`` on.
+
+        Raises:
+            StaleContent: the service has other bytes there now.
+            NotFound: the service no longer has them.
+        """
+
+    async def check(self) -> Sequence[Check]:
+        """Try address, credentials and API generation; never raises for what it finds."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is known of the server (dialect, prefix, budget left) for ``status``. No I/O, no secrets."""
+
+    async def aclose(self) -> None:
+        """Close connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Content to be saved: a sealed file that will not change any more.
+
+    Attributes:
+        path: the file on this machine.
+        size: bytes.
+        sha256: lower-case hex.
+        executable: the x bit.
+        mtime_ns: what the writer set, or when it wrote.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    executable: bool
+    mtime_ns: int
+
+
+class Publisher(Protocol):
+    """What can be changed at a source. Each call is safe to repeat after a failure."""
+
+    async def make_workflow(self, title: str) -> None:
+        """Create a top directory.
+
+        Raises:
+            AlreadyExists: there is one of that title.
+        """
+
+    async def remove_workflow(self, ref: DirRef) -> None:
+        """Remove an empty top directory.
+
+        Raises:
+            DirectoryNotEmpty: it still lists artifacts.
+        """
+
+    async def create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft) -> Artifact:
+        """Make a new artifact that is one file, v1."""
+
+    async def save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
+        """Make the next version of a file; the same content as the current version makes none."""
+
+    async def create_tree(self, ref: DirRef, path: tuple[str, ...]) -> Artifact:
+        """Make a new artifact that is an empty tree."""
+
+    async def change_tree(
+        self, artifact: Artifact, changes: Mapping[str, Draft | None], made: Sequence[str] = ()
+    ) -> Artifact:
+        """Make the next version of a tree: put each draft at its path, remove where None, make directories."""
+
+    async def rename(self, artifact: Artifact, ref: DirRef, path: tuple[str, ...]) -> Artifact:
+        """Give an artifact another title or place."""
+
+    async def rename_in_tree(self, artifact: Artifact, old: str, new: str) -> Artifact:
+        """Move a file or directory within a tree: one next version."""
+
+    async def remove(self, artifact: Artifact) -> None:
+        """Take an artifact out of the present; its versions stay addressable by id."""

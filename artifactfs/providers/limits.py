@@ -1,0 +1,94 @@
+"""How many requests a source may be sent, shared by everything one mount does.
+
+Rules of this file: time comes from ``trio.current_time``; a waiter that would have to wait longer than it may is
+refused at once, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+import math
+
+import trio
+
+from artifactfs import errors
+
+
+class Lane(enum.IntEnum):
+    """Who goes first when requests are scarce."""
+
+    FOREGROUND = 0
+    """Somebody is waiting in a system call."""
+    BACKGROUND = 1
+    """Readahead, refreshes, prefetch."""
+
+
+class Budget:
+    """A token bucket: ``rate_per_s`` requests a second on average, ``burst`` at once."""
+
+    def __init__(self, rate_per_s: float = math.inf, burst: float = math.inf) -> None:
+        """Start full."""
+        self.rate_per_s = rate_per_s
+        self.burst = max(1.0, burst)
+        self._tokens = self.burst
+        self._stamp = -math.inf
+        self._waiting: list[tuple[Lane, int]] = []
+        self._order = itertools.count()
+        self._changed = trio.Event()
+
+    def __repr__(self) -> str:
+        """Tell what is left."""
+        return f"<Budget {self.left():.1f} of {self.burst} left, {len(self._waiting)} waiting>"
+
+    def left(self) -> float:
+        """Return how many requests could be sent at this moment."""
+        return math.inf if math.isinf(self.rate_per_s) else max(0.0, self._tokens)
+
+    def _refill(self) -> None:
+        now = trio.current_time()
+        if self._stamp > -math.inf:
+            self._tokens = min(self.burst, self._tokens + (now - self._stamp) * self.rate_per_s)
+        self._stamp = now
+
+    async def take(self, lane: Lane = Lane.FOREGROUND, max_wait_s: float = math.inf) -> None:
+        """Wait for leave to send one request.
+
+        Raises:
+            QuotaExceeded: the wait would be longer than ``max_wait_s`` seconds.
+        """
+        if math.isinf(self.rate_per_s):
+            return
+        self._refill()
+        ahead = sum(1 for other, _ in self._waiting if other <= lane)
+        wait_s = (1 + ahead - self._tokens) / self.rate_per_s
+        if wait_s > max_wait_s:
+            message = f"the request budget is used up; the next request may be sent in {wait_s:.0f} s"
+            raise errors.QuotaExceeded(message)
+        me = (lane, next(self._order))
+        heapq.heappush(self._waiting, me)
+        try:
+            while self._waiting[0] != me or not self._try_take():
+                await self._pause(me)
+        finally:
+            self._waiting.remove(me)
+            heapq.heapify(self._waiting)
+            self._changed.set()
+            self._changed = trio.Event()
+
+    def _try_take(self) -> bool:
+        self._refill()
+        # A hair of tolerance: sleeping exactly until a token is whole can wake with 0.9999999 of it.
+        if self._tokens < 1 - 1e-9:
+            return False
+        self._tokens -= 1
+        return True
+
+    async def _pause(self, me: tuple[Lane, int]) -> None:
+        changed = self._changed
+        if self._waiting[0] != me:
+            await changed.wait()
+            return
+        with trio.move_on_after(max(0.0, (1 - self._tokens) / self.rate_per_s)):
+            await changed.wait()

@@ -1,0 +1,1 @@
+"""The built-in store as a source: in process, without HTTP."""

@@ -1,0 +1,74 @@
+"""From a configured source to its provider; the only importer of concrete providers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+from urllib.parse import urlsplit
+
+from artifactfs import config
+from artifactfs.observe import Observer
+from artifactfs.providers.base import Memory, Provider
+from artifactfs.providers.limits import Budget
+
+if TYPE_CHECKING:
+    from artifactfs.providers.http import HttpClient
+
+# Requests a minute and at once that a source may send unless the configuration says otherwise. VLM Run's public service:
+# its cheapest plan (10 a minute). Syntropic137: its gateway's 30 a second with a burst of 50. Elsewhere there is no known
+# limit, and a 429 is obeyed when it comes.
+PUBLIC_VLMRUN_HOSTS = frozenset({"api.vlm.run", "agent.vlm.run"})
+PUBLIC_VLMRUN = (10.0, 10.0)
+SYNTROPIC137 = (30.0 * 60, 50.0)
+
+
+def budget_of(source: config.Source) -> Budget:
+    """Return the request budget of a source."""
+    if source.requests_per_minute is not None:
+        return Budget(source.requests_per_minute / 60, max(1.0, min(source.requests_per_minute, 50.0)))
+    if source.service == "vlmrun" and urlsplit(source.url).hostname in PUBLIC_VLMRUN_HOSTS:
+        return Budget(PUBLIC_VLMRUN[0] / 60, PUBLIC_VLMRUN[1])
+    if source.service == "syntropic137":
+        return Budget(SYNTROPIC137[0] / 60, SYNTROPIC137[1])
+    return Budget()
+
+
+def _http(source: config.Source, observer: Observer, deadline_s: float) -> HttpClient:
+    from artifactfs.providers.http import HttpClient  # noqa: PLC0415 - 0.15 s that a local mount need not spend
+
+    headers = {"Authorization": source.authorization.get_secret_value()} if source.authorization else {}
+    if source.service == "vlmrun":
+        headers["X-Client-Id"] = "artifactfs"
+    return HttpClient(
+        source.name, source.url, headers=headers, budget=budget_of(source), observer=observer,
+        deadline_s=deadline_s, allow_private=source.allow_private_urls,
+    )  # fmt: skip
+
+
+def create(source: config.Source, memory: Memory, observer: Observer, deadline_s: float) -> Provider:
+    """Return the provider of a source; nothing is asked yet.
+
+    Modules are imported when they are needed: a mount of one service does not wait for the others' code.
+    """
+    if source.service == "local":
+        from artifactfs.providers.local.provider import LocalProvider  # noqa: PLC0415
+        from artifactfs.store.catalog import Store  # noqa: PLC0415
+
+        if source.path is None:
+            raise TypeError(source)
+        return LocalProvider(source.name, Store(source.path))
+    http = _http(source, observer, deadline_s)
+    match source.service:
+        case "vm0":
+            from artifactfs.providers.vm0.provider import Vm0Provider  # noqa: PLC0415
+
+            return Vm0Provider(source.name, http, memory)
+        case "syntropic137":
+            from artifactfs.providers.syntropic.provider import Syntropic137Provider  # noqa: PLC0415
+
+            return Syntropic137Provider(source.name, http, memory)
+        case "vlmrun":
+            from artifactfs.providers.vlmrun.provider import VlmRunProvider  # noqa: PLC0415
+
+            return VlmRunProvider(source.name, http, memory)
+        case _:
+            assert_never(source.service)

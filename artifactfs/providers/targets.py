@@ -1,0 +1,95 @@
+"""Where a request may go: the configured origin, and what it may lead to.
+
+Rules of this file: an address that an answer names (redirect, ``url_`` body) is untrusted. http and https only; never
+from https to http; never to this machine or a private network unless the service itself is there or the
+configuration allows it; the token only ever goes to the configured origin.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+import trio
+
+from artifactfs import errors
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return (scheme, host, port) of a URL.
+
+    Raises:
+        ProviderMisbehaved: it has no host, or a port that is no number.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        message = "an address in an answer cannot be understood"
+        raise errors.ProviderMisbehaved(message, subject=url[:200]) from error
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower().rstrip("."), port or DEFAULT_PORTS.get(scheme, 0)
+
+
+def _class_of(address: str) -> str:
+    """Return ``public``, ``loopback`` or ``private`` for an IP address in text form."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(ip, "ipv4_mapped", None)
+    ip = mapped or ip
+    if ip.is_loopback:
+        return "loopback"
+    return "public" if ip.is_global and not ip.is_multicast else "private"
+
+
+class Gate:
+    """Decides about addresses for one source."""
+
+    def __init__(self, base_url: str, *, allow_private: bool) -> None:
+        """Take ``base_url`` as home."""
+        self._home = origin(base_url)
+        self._allow_private = allow_private
+
+    def is_home(self, url: str) -> bool:
+        """Tell whether the token may go there."""
+        return origin(url) == self._home
+
+    async def check(self, url: str, *, came_from: str | None = None, authored: bool = False) -> None:
+        """Refuse an address that must not be asked.
+
+        Args:
+            url: where to.
+            came_from: the address whose answer named it.
+            authored: it stands in content (an agent wrote it) rather than in the service's own redirect.
+
+        Raises:
+            ProviderMisbehaved: the address is refused; the message says why.
+        """
+        scheme, host, _port = there = origin(url)
+        if scheme not in DEFAULT_PORTS or not host:
+            message = f"refused to follow an address with the scheme {scheme!r}"
+            raise errors.ProviderMisbehaved(message)
+        if came_from is not None and origin(came_from)[0] == "https" and scheme == "http":
+            message = "refused to follow a redirect from https to http"
+            raise errors.ProviderMisbehaved(message, subject=host)
+        if there == self._home or self._allow_private:
+            return
+        kinds = await self._classes(host)
+        allowed = {"public"} if authored else {"public"} | await self._classes(self._home[1])
+        if not kinds <= allowed:
+            message = f"refused to follow an address on a private network ({host})"
+            raise errors.ProviderMisbehaved(message, subject=host)
+
+    @staticmethod
+    async def _classes(host: str) -> set[str]:
+        try:
+            return {_class_of(host)}
+        except ValueError:
+            pass
+        try:
+            found = await trio.socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            message = f"no address is known for {host}"
+            raise errors.Unreachable(message, subject=host) from error
+        return {_class_of(str(row[4][0])) for row in found}

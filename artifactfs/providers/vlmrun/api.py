@@ -1,0 +1,178 @@
+"""The endpoints of VLM Run, and what their answers mean.
+
+Rules of this file: answers become rows or errors; nothing of folders and titles. What an answer means where
+all services agree is in ``providers/answers.py``. Facts come from the Python SDK 0.9.2 (read and run), the
+API reference of May 2026 and what independent clients recorded of the live service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
+
+from artifactfs import errors
+from artifactfs.providers import answers
+from artifactfs.providers.vlmrun.refs import EXECUTION, UUID
+from artifactfs.providers.vlmrun.schemas import Execution, File, ListedObject, R, rows_of
+
+if TYPE_CHECKING:
+    from artifactfs.providers.http import HttpClient, Reply
+
+# Answers that say: there is no such endpoint here. The list of artifacts is newer (June 2026) than the
+# reference.
+NOT_OFFERED = frozenset({404, 405, 501})
+# What a framework says of a path it has no route for; an API's own 404 says what was not found.
+GENERIC = frozenset({"", "Not Found", "Not Found (404)"})
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[R]):
+    """One page of a list.
+
+    Attributes:
+        rows: what could be understood.
+        skipped: how many rows could not.
+        last: True if the page is shorter than asked for.
+        weight: bytes of the answer for each row, on average.
+    """
+
+    rows: list[R]
+    skipped: int
+    last: bool
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What the artifacts of a session or an execution are asked for by."""
+
+    kind: str
+    """``session`` or ``execution``."""
+    id: str
+
+    @property
+    def query(self) -> tuple[str, str]:
+        """Return the query parameter; exactly one of the two kinds is allowed."""
+        return f"{self.kind}_id", self.id
+
+
+class VlmRunApi:
+    """Asks one account's server."""
+
+    def __init__(self, source: str, http: HttpClient) -> None:
+        """Ask through ``http``, whose base URL ends in ``/v1``."""
+        self.source = source
+        self.http = http
+        self.lists_artifacts: bool | None = None
+        """Whether this server lists artifacts; None until an answer has told."""
+
+    # -- executions ------------------------------------------------------------------------------------------
+
+    async def executions(self, skip: int, limit: int) -> Page[Execution]:
+        """Return one page of executions; order and total are not documented. One request."""
+        return await self._page(Execution, "/agent/executions", skip, limit)
+
+    async def execution(self, execution_id: str) -> tuple[Execution, int]:
+        """Return one execution and how many bytes its answer had. One request.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        if not EXECUTION.fullmatch(execution_id):
+            message = "no execution has an id of this form"
+            raise errors.NotFound(message, provider=self.source, subject=execution_id)
+        reply = await self.http.get(f"/agent/executions/{execution_id}", route="/agent/executions/{id}")
+        data = self._object(reply, f"execution {execution_id}")
+        row = Execution.model_validate(data)
+        if row.id is None and row.status is None:
+            raise self._odd(reply, f"execution {execution_id}")
+        return row, len(reply.body)
+
+    # -- artifacts -------------------------------------------------------------------------------------------
+
+    async def objects(self, namespace: Namespace) -> Page[ListedObject] | None:
+        """Return the artifacts of a session or execution, None if this server does not list them.
+
+        One request; once, where a 404 could mean either, a second that tells a missing endpoint from a
+        missing session. After a server has been found not to list, none.
+
+        Raises:
+            NotFound: the server lists artifacts but knows no such session or execution.
+        """
+        if self.lists_artifacts is False:
+            return None
+        reply = await self.http.get("/artifacts/list", [namespace.query], route="/artifacts/list")
+        if reply.status in NOT_OFFERED and not await self._lists(reply):
+            return None
+        subject = f"artifacts of {namespace.kind} {namespace.id}"
+        data = self._object(reply, subject)
+        self.lists_artifacts = True
+        # Absent means none (SDK 0.9.2); anything else that is no list must not pass for an empty one.
+        items = data.get("items", [] if "namespace_id" in data else None)
+        if not isinstance(items, list):
+            raise self._odd(reply, subject)
+        rows, skipped = rows_of(ListedObject, items)
+        return Page(rows, skipped, last=True, weight=len(reply.body) // max(1, len(items)))
+
+    async def _lists(self, reply: Reply) -> bool:
+        """Tell whether the endpoint exists, an answer of ``NOT_OFFERED`` being all that is known."""
+        if reply.status == 404 and self.lists_artifacts:  # noqa: PLR2004 - the field's own number
+            return True
+        if reply.status != 404:  # noqa: PLR2004
+            self.lists_artifacts = False
+        elif answers.message_of(reply.body) not in GENERIC:
+            self.lists_artifacts = True
+        else:
+            # Without parameters an endpoint that exists complains of them (400 or 422).
+            probe = await self.http.get("/artifacts/list", route="/artifacts/list")
+            self.lists_artifacts = probe.status not in NOT_OFFERED
+        return self.lists_artifacts
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    async def files(self, skip: int, limit: int) -> Page[File]:
+        """Return one page of uploaded files. One request."""
+        return await self._page(File, "/files", skip, limit)
+
+    async def file(self, file_id: str, *, link: bool) -> File:
+        """Return one uploaded file, with a fresh address of its content if ``link``. One request.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        if not UUID.fullmatch(file_id):
+            message = "no file has an id of this form"
+            raise errors.NotFound(message, provider=self.source, subject=file_id)
+        params = {"generate_public_url": "true" if link else "false"}
+        reply = await self.http.get(f"/files/{file_id}", params, route="/files/{id}")
+        row = File.model_validate(self._object(reply, f"file {file_id}"))
+        if row.id is None and row.public_url is None:
+            raise self._odd(reply, f"file {file_id}")
+        return row
+
+    async def health(self) -> Reply:
+        """Ask whether the server is there; any 200 says so. One request."""
+        return await self.http.get("/health")
+
+    async def _page(self, kind: type[R], path: str, skip: int, limit: int) -> Page[R]:
+        params = {"skip": str(skip), "limit": str(limit)}
+        reply = await self.http.get(path, params, route=path)
+        self._only_200(reply, path)
+        values: list[Any] = answers.json_array(reply, self.source, path)
+        rows, skipped = rows_of(kind, values)
+        return Page(rows, skipped, len(values) < limit, len(reply.body) // max(1, len(values)))
+
+    def _object(self, reply: Reply, subject: str) -> dict[str, Any]:
+        self._only_200(reply, subject)
+        return answers.json_object(reply, self.source, subject)
+
+    def _only_200(self, reply: Reply, subject: str) -> None:
+        """Refuse the successes that are none here: 202 says that the answer is still being made."""
+        if 200 < reply.status < 300:  # noqa: PLR2004 - the field's own numbers
+            message = f"the service has no answer yet ({reply.status})"
+            raise errors.Unavailable(message, provider=self.source, subject=subject, status=reply.status)
+
+    def _odd(self, reply: Reply, subject: str) -> errors.ProviderMisbehaved:
+        said = answers.message_of(reply.body)
+        message = f"an answer of another kind than was asked for{': ' + said if said else ''}"
+        return errors.ProviderMisbehaved(message, provider=self.source, subject=subject, status=reply.status)

@@ -1,0 +1,301 @@
+"""A laboratory for mounts: a really served store whose answers can be disturbed, and real mounts of it.
+
+The server runs in a thread of the test process, so that its requests can be counted and its answers changed between two
+commands; the mount is a process of its own, started with the command a person types.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from artifactfs.server import app as server_app
+from artifactfs.server import storage
+from artifactfs.server.context import Signer
+from artifactfs.server.run import serve_app
+from artifactfs.store.catalog import Store
+
+TOKEN = "vm0_live_laboratory"
+# Longer than any start on a busy two-core machine.
+START_S = 30.0
+
+
+@dataclass
+class Fault:
+    """What to do to requests whose path (with query) matches ``pattern``; ``times`` counts down, None is for ever.
+
+    ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the body and
+    then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``headers`` are added to ``status``.
+    """
+
+    pattern: str
+    status: int | None = None
+    body: bytes = b'{"detail": "a fault of the laboratory"}'
+    headers: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    stall_after: int | None = None
+    cut_after: int | None = None
+    times: int | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as the server saw it."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    origin: str
+
+
+class Laboratory:
+    """Middleware that counts requests and applies faults."""
+
+    def __init__(self, app: ASGIApp, seen: list[Seen], faults: list[Fault], origin: str) -> None:
+        """Wrap ``app``."""
+        self.app, self.seen, self.faults, self.origin = app, seen, faults, origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, perhaps badly."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        query = scope["query_string"].decode()
+        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        self.seen.append(Seen(scope["method"], scope["path"], query, headers, self.origin))
+        fault = self._fault(f"{scope['path']}?{query}")
+        if fault is None:
+            await self.app(scope, receive, send)
+            return
+        await trio.sleep(fault.delay_s)
+        if fault.status is not None:
+            pairs = {"content-type": "application/json", "content-length": str(len(fault.body)), **fault.headers}
+            raw = [(name.encode(), value.encode()) for name, value in pairs.items()]
+            await send({"type": "http.response.start", "status": fault.status, "headers": raw})
+            await send({"type": "http.response.body", "body": fault.body})
+            return
+        await self.app(scope, receive, self._disturbed(send, fault))
+
+    def _fault(self, where: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times != 0 and re.search(fault.pattern, where):
+                if fault.times is not None:
+                    fault.times -= 1
+                return fault
+        return None
+
+    @staticmethod
+    def _disturbed(send: Send, fault: Fault) -> Send:
+        sent = 0
+
+        async def disturbed(message: Message) -> None:
+            nonlocal sent
+            limit = fault.stall_after if fault.stall_after is not None else fault.cut_after
+            if message["type"] != "http.response.body" or limit is None:
+                await send(message)
+                return
+            body = message.get("body", b"")
+            if sent + len(body) <= limit and message.get("more_body"):
+                sent += len(body)
+                await send(message)
+                return
+            await send({"type": "http.response.body", "body": body[: max(0, limit - sent)], "more_body": True})
+            if fault.stall_after is not None:
+                await trio.sleep_forever()
+            raise ConnectionResetError  # hypercorn closes the connection in the middle of the body
+
+        return disturbed
+
+
+class Lab:
+    """A served store; use as a context manager."""
+
+    def __init__(self, store: Store, *, token: str | None = None) -> None:
+        """Prepare to serve ``store``."""
+        self.store = store
+        self.token = token
+        self.seen: list[Seen] = []
+        self.faults: list[Fault] = []
+        self.url = ""
+        self._stop = trio.Event()
+        self._ready = threading.Event()
+        self._trio: trio.lowlevel.TrioToken | None = None
+        self._thread = threading.Thread(target=lambda: trio.run(self._main), daemon=True)
+
+    def __enter__(self) -> Lab:
+        """Serve."""
+        self._thread.start()
+        if not self._ready.wait(START_S):
+            raise TimeoutError
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End serving."""
+        if self._trio is not None:
+            self._trio.run_sync_soon(self._stop.set)
+        self._thread.join(START_S)
+
+    async def _main(self) -> None:
+        self._trio = trio.lowlevel.current_trio_token()
+        signer = Signer()
+        async with trio.open_nursery() as nursery:
+            objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage")
+            bytes_at = await nursery.start(serve_app, objects)
+            app = server_app.build(self.store, storage_url=bytes_at.url, token=self.token, signer=signer)
+            main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main"))
+            self.url = main.url
+            self._ready.set()
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+
+    def bases(self) -> dict[str, str]:
+        """Return the base URL of each dialect."""
+        return {name: self.url + path for name, path in server_app.BASES.items()}
+
+    def fault(self, pattern: str, **what: Any) -> Fault:
+        """Disturb requests from now on; returns the fault, which ``heal`` ends."""
+        fault = Fault(pattern, **what)
+        self.faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """End all faults."""
+        self.faults.clear()
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[list[Seen]]:
+        """Collect the requests that arrive while the block runs."""
+        begin = len(self.seen)
+        found: list[Seen] = []
+        yield found
+        found.extend(self.seen[begin:])
+
+
+@dataclass
+class Mounted:
+    """A real mount, in a process of its own."""
+
+    path: Path
+    home: Path
+    environ: dict[str, str]
+
+    def run(
+        self, *command: str, check: bool = True, timeout: float = 60, **kwargs: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command with the mount as its working directory."""
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
+            **kwargs,
+        )
+
+    def artifactfs(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run our own command, as the mount's owner would, from outside the mount."""
+        return artifactfs(self.environ, *arguments, check=check, timeout=timeout)
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``artifactfs status --json`` says of this mount."""
+        return json.loads(self.artifactfs("status", "--json", str(self.path)).stdout)[0]
+
+    def why(self, path: str) -> dict[str, Any]:
+        """Return what ``artifactfs why --json`` says of a path below the mount."""
+        return json.loads(self.artifactfs("why", "--json", str(self.path / path)).stdout)
+
+    def log_text(self) -> str:
+        """Return the log of the mount's process."""
+        return "".join(p.read_text() for p in self.home.glob(".local/state/artifactfs/log/*.log"))
+
+    def kill(self) -> None:
+        """Kill the mount's process as a power cut would."""
+        os.kill(self.status()["pid"], signal.SIGKILL)
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Return an environment with a home of its own and none of the services' variables."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("VM0_", "SYN_", "VLMRUN_", "ARTIFACTFS_CONFIG", "XDG_"))
+    }
+    home.mkdir(parents=True, exist_ok=True)
+    runtime = home / "run"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    return {**kept, "HOME": str(home), "VM0_TOKEN": "", "XDG_RUNTIME_DIR": str(runtime), **more}
+
+
+def artifactfs(
+    environ: Mapping[str, str], *arguments: str, check: bool = True, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person does."""
+    return subprocess.run(
+        [sys.executable, "-m", "artifactfs", *arguments],
+        env=dict(environ), capture_output=True, text=True, check=check, timeout=timeout, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def write_config(home: Path, sources: Mapping[str, Mapping[str, object]], extra: str = "") -> Path:
+    """Write a configuration file; values are given as TOML would have them in Python."""
+    lines = [extra]
+    for name, values in sources.items():
+        lines.append(f"[sources.{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    path = home / "config.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def service_source(service: str, url: str, **more: object) -> dict[str, object]:
+    """Return the configuration of a source on the laboratory's server."""
+    return {"type": service, "url": url, "token-env": "LAB_TOKEN", **more}
+
+
+@contextlib.contextmanager
+def mounted(
+    tmp_path: Path,
+    sources: Mapping[str, Mapping[str, object]],
+    *options: str,
+    names: tuple[str, ...] = (),
+    extra_config: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Mounted]:
+    """Mount configured sources for real; unmounts and checks the log for unforeseen errors at the end.
+
+    One home per ``tmp_path``: mounting twice in one test is a remount with the caches of the first.
+    """
+    home = tmp_path / "home"
+    env = environment(home, LAB_TOKEN=TOKEN, **(environ or {}))
+    config = write_config(home, sources, extra_config)
+    place = tmp_path / "mnt"
+    done = artifactfs(env, "mount", str(place), *names, "--config", str(config), *options, check=False)
+    assert done.returncode == 0, done.stderr
+    mount = Mounted(place, home, env)
+    try:
+        yield mount
+    finally:
+        ended = artifactfs(env, "umount", str(place), check=False)
+        if ended.returncode:
+            subprocess.run(["umount", "-l", str(place)], check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "unforeseen" not in mount.log_text(), mount.log_text()[-4000:]
+
+
+Maker = Callable[[Store], None]
