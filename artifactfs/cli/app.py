@@ -86,7 +86,7 @@ def mount(  # noqa: PLR0913 - one option, one argument
         allow_other=allow_other, log_level=log_level, config_file=config, ready_fd=ready_fd,
     )  # fmt: skip
     if foreground or ready_fd is not None:
-        from artifactfs.cli import foreground as process  # noqa: PLC0415 - trio, pyfuse3: only here
+        from artifactfs.cli import foreground as process
 
         raise typer.Exit(process.run(options))
     with answering():
@@ -117,7 +117,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show running mounts: sources, their state and requests, cache, failures."""
-    from artifactfs.cli import inspect  # noqa: PLC0415
+    from artifactfs.cli import inspect
 
     with answering():
         where = [client.find(path)[0]] if path else client.our_mounts()
@@ -127,7 +127,7 @@ def status(
 @app.command()
 def why(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_json: Json = False) -> None:
     """Explain a path: what it is, where it comes from, how fresh, what last went wrong."""
-    from artifactfs.cli import inspect  # noqa: PLC0415
+    from artifactfs.cli import inspect
 
     with answering():
         mountpoint, below = client.find(path)
@@ -137,7 +137,7 @@ def why(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_jso
 @app.command()
 def log(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_json: Json = False) -> None:
     """List the versions of the artifact that a path shows."""
-    from artifactfs.cli import inspect  # noqa: PLC0415
+    from artifactfs.cli import inspect
 
     with answering():
         mountpoint, below = client.find(path)
@@ -156,7 +156,7 @@ def serve(  # noqa: PLR0913 - one option, one argument
     until_eof: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Offer a local store over HTTP in the dialects of VM0, Syntropic137 and VLM Run."""
-    from artifactfs.cli import serving  # noqa: PLC0415
+    from artifactfs.cli import serving
 
     with answering():
         serving.run(serving.Request(store, host, port, storage_port, demo, token_file, as_json, until_eof))
@@ -165,7 +165,7 @@ def serve(  # noqa: PLR0913 - one option, one argument
 @app.command()
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
     """Check what this machine and the configuration need for mounting."""
-    from artifactfs.cli import checks  # noqa: PLC0415
+    from artifactfs.cli import checks
 
     with answering():
         raise typer.Exit(checks.run(config, as_json=as_json))
@@ -174,7 +174,7 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 @app.command()
 def completion(shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")]) -> None:
     """Print the completion script for a shell."""
-    from typer._completion_shared import Shells, get_completion_script  # noqa: PLC0415, PLC2701 - no public name
+    from typer._completion_shared import Shells, get_completion_script
 
     if shell not in {known.value for known in Shells}:
         render.complain(f"no completion for {shell!r}; there is one for bash, zsh and fish")
@@ -186,7 +186,7 @@ def completion(shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")])
 def run() -> None:
     """Run the command that was typed; a reader that went away (``| head``) is no error."""
     if "_ARTIFACTFS_COMPLETE" in os.environ:
-        from typer._completion_classes import completion_init  # noqa: PLC0415, PLC2701 - no public name
+        from typer._completion_classes import completion_init
 
         completion_init()
     try:

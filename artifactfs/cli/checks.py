@@ -81,7 +81,7 @@ def _pyfuse3() -> Check:
     if ctypes.util.find_library("fuse3") is None:
         return Check("libfuse3", ok=False, detail="missing; install libfuse3-dev, pkg-config and a C compiler")
     try:
-        from artifactfs.fuse import session  # noqa: PLC0415 - the check is whether it can be imported
+        from artifactfs.fuse import session
     except ImportError as error:
         return Check("pyfuse3", ok=False, detail=f"cannot be imported: {error}")
     return Check("pyfuse3", ok=True, detail=f"can be imported (mounts as {session.FSNAME})")

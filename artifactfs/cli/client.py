@@ -53,7 +53,7 @@ def is_dead(path: Path) -> bool:
 
 def absolute(path: Path) -> Path:
     """Return a path without symlinks above its last part and without asking the mount itself."""
-    path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would stat a dead mount
+    path = Path(os.path.abspath(path.expanduser()))
     try:
         return path.parent.resolve() / path.name if path.name else path
     except OSError:

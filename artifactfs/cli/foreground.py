@@ -60,5 +60,3 @@ async def _demo(options: MountOptions, settings: config.Config) -> None:
             settings, shown.sources, options.mountpoint, at_root=False, state=shown.directory / "state"
         )  # fmt: skip
         await lifecycle.run(plan, options.ready_fd)
-
-

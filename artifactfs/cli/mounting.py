@@ -79,7 +79,9 @@ def check_fuse() -> None:
         ConfigError: what to install.
     """
     if not Path("/dev/fuse").exists():
-        message = "there is no /dev/fuse: install fuse3; in a container start it with --device /dev/fuse --cap-add SYS_ADMIN"
+        message = (
+            "there is no /dev/fuse: install fuse3; in a container start it with --device /dev/fuse --cap-add SYS_ADMIN"
+        )
         raise errors.ConfigError(message)
     if os.getuid() != 0 and shutil.which("fusermount3") is None:
         message = "fusermount3 is missing: install the package fuse3"

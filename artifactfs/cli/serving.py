@@ -65,7 +65,7 @@ def _serve(request: Request, directory: Path, token: str | None) -> None:
     store = Store(directory)
     try:
         if request.demo and not store.workflows():
-            from artifactfs.store import demo  # noqa: PLC0415 - half a megabyte of sample texts
+            from artifactfs.store import demo
 
             demo.fill(store)
         trio.run(_main, request, store, token)

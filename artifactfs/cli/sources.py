@@ -54,7 +54,7 @@ def test(
     as_json: Json = False,
 ) -> None:
     """Try address, credentials and API of sources."""
-    from artifactfs.cli import checks  # noqa: PLC0415 - trio and httpx: only here
+    from artifactfs.cli import checks
 
     try:
         settings = config.load(config_file)

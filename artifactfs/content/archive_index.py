@@ -119,9 +119,7 @@ def dump(index: ArchiveIndex) -> bytes:
         "executable": [at for at, member in enumerate(members) if member.executable],
         "mtime_ns": [member.mtime_ns for member in members],
         "target": {at: member.target for at, member in enumerate(members) if member.target is not None},
-        "inline": {
-            at: base64.b64encode(member.inline).decode() for at, member in enumerate(members) if member.inline
-        },
+        "inline": {at: base64.b64encode(member.inline).decode() for at, member in enumerate(members) if member.inline},
         "refused": [[refused.path, refused.reason] for refused in index.refused],
         "stream_size": index.stream_size,
         "total_size": index.total_size,
@@ -150,14 +148,10 @@ def _from_columns(columns: dict[str, Any]) -> ArchiveIndex:
     executable = set(columns["executable"])
     targets = {int(at): target for at, target in columns["target"].items()}
     inlines = {int(at): base64.b64decode(text) for at, text in columns["inline"].items()}
-    rows = zip(
-        columns["path"], columns["kind"], columns["offset"], columns["size"], columns["mtime_ns"], strict=True
-    )
+    rows = zip(columns["path"], columns["kind"], columns["offset"], columns["size"], columns["mtime_ns"], strict=True)
     members = tuple(
         Member(path, _KINDS[kind], offset, size, at in executable, mtime_ns, targets.get(at), inlines.get(at))
         for at, (path, kind, offset, size, mtime_ns) in enumerate(rows)
     )
     refused = tuple(Refused(path, reason) for path, reason in columns["refused"])
-    return ArchiveIndex(
-        members, refused, columns["stream_size"], columns["total_size"], tuple(columns["notes"])
-    )
+    return ArchiveIndex(members, refused, columns["stream_size"], columns["total_size"], tuple(columns["notes"]))

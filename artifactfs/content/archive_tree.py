@@ -245,12 +245,8 @@ def _split(name: bytes, limits: Limits) -> list[str]:
         raise _RefusedError("its name contains '..'")
     if len(parts) > limits.max_depth:
         raise _RefusedError(f"it lies deeper than max_depth = {limits.max_depth}")
-    if len(name) > limits.max_name_bytes and any(
-        len(_encode(part)) > limits.max_name_bytes for part in parts
-    ):
-        raise _RefusedError(
-            f"a component of its path is longer than max_name_bytes = {limits.max_name_bytes}"
-        )
+    if len(name) > limits.max_name_bytes and any(len(_encode(part)) > limits.max_name_bytes for part in parts):
+        raise _RefusedError(f"a component of its path is longer than max_name_bytes = {limits.max_name_bytes}")
     return parts
 
 
@@ -313,16 +309,12 @@ class _Flattening:
     def _step(self) -> None:
         self._link_steps += 1
         if self._link_steps > _MAX_LINK_STEPS:
-            raise LimitExceeded(
-                f"the archive's symbolic links need more than {_MAX_LINK_STEPS} steps to resolve"
-            )
+            raise LimitExceeded(f"the archive's symbolic links need more than {_MAX_LINK_STEPS} steps to resolve")
 
     def _count(self, path: str) -> None:
         self._path_bytes += len(path)
         if self._path_bytes > self._limits.max_all_path_bytes:
-            raise LimitExceeded(
-                f"the tree's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}"
-            )
+            raise LimitExceeded(f"the tree's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}")
 
 
 class _Walk:

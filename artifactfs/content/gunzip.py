@@ -155,9 +155,7 @@ class Gunzip:
 
     def _begin_member(self) -> None:
         if self.members >= self._limits.max_gzip_members:
-            raise LimitExceeded(
-                f"the archive has more than max_gzip_members = {self._limits.max_gzip_members}"
-            )
+            raise LimitExceeded(f"the archive has more than max_gzip_members = {self._limits.max_gzip_members}")
         self._inflater = zlib.decompressobj(_GZIP_WBITS)
         self._head = b""
         self._state = _State.MEMBER
@@ -231,9 +229,7 @@ def describe_content(head: bytes) -> str:
             return name
     if b"\0" not in head:
         try:
-            codecs.getincrementaldecoder("utf-8")().decode(
-                head
-            )  # incremental: the end may be half a character
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # incremental: the end may be half a character
         except UnicodeDecodeError:
             pass
         else:

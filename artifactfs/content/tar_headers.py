@@ -231,9 +231,7 @@ class TarScanner:
         pax_time = pax.get(b"mtime") or self._global_mtime
         size = 0 if typeflag in _WITHOUT_DATA else _size(block[_SIZE], pax.get(b"size"))
         if size > self._limits.max_output:
-            raise LimitExceeded(
-                f"a member of {size} bytes is announced, max_output = {self._limits.max_output} bytes"
-            )
+            raise LimitExceeded(f"a member of {size} bytes is announced, max_output = {self._limits.max_output} bytes")
         kind, reason = _classify(typeflag, name, size, sparse=sparse)
         self._add(
             RawMember(
@@ -262,9 +260,7 @@ class TarScanner:
             raise LimitExceeded(f"the archive has more than max_entries = {self._limits.max_entries}")
         self._name_bytes += len(member.name) + len(member.link)
         if self._name_bytes > self._limits.max_all_path_bytes:
-            raise LimitExceeded(
-                f"the archive's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}"
-            )
+            raise LimitExceeded(f"the archive's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}")
         self.members.append(member)
 
 

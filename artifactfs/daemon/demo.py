@@ -110,8 +110,14 @@ async def _server(store: Path) -> AsyncIterator[dict[str, str]]:
 
 
 def _sources(store: Path, bases: dict[str, str]) -> list[config.Source]:
+    # Of Syntropic137 its newest contract: it can list by session, so a walk of the tree is list pages and nothing else.
+    places: dict[config.Service, str] = {
+        "vm0": bases["vm0"],
+        "syntropic137": bases["syntropic137-c"],
+        "vlmrun": bases["vlmrun"],
+    }
     remote = [
-        config.Source(name=name, service=name, url=bases[name], authorization=TOKEN, allow_private_urls=True)
-        for name in ("vm0", "syntropic137", "vlmrun")
+        config.Source(name=name, service=name, url=url, authorization=TOKEN, allow_private_urls=True)
+        for name, url in places.items()
     ]
     return [config.Source(name="local", service="local", path=store), *remote]

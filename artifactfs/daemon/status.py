@@ -53,7 +53,10 @@ class Status:
             "pending": self._pending(),
             "sources": [self._source(source, listings) for source in self.sources.values()],
             "errors": [
-                {**incident.as_dict(), "time": datetime.fromtimestamp(incident.at, tz=UTC).isoformat(timespec="seconds")}
+                {
+                    **incident.as_dict(),
+                    "time": datetime.fromtimestamp(incident.at, tz=UTC).isoformat(timespec="seconds"),
+                }
                 for incident in self.observer.incidents
             ],
         }

@@ -144,9 +144,7 @@ class Operations(pyfuse3.Operations):
     # -- files -----------------------------------------------------------------------------------------------
 
     @handler
-    async def open(
-        self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.FileInfo:
+    async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         opened = await self.fs.open(inode, flags)
         return pyfuse3.FileInfo(
             fh=pyfuse3.FileHandleT(opened.handle), keep_cache=opened.keep_cache, direct_io=opened.direct_io

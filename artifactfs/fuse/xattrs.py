@@ -35,9 +35,7 @@ class _Xattrs(Operations):
         return [name.encode() for name in self._facts(inode)]
 
     @handler
-    async def setxattr(
-        self, inode: pyfuse3.InodeT, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def setxattr(self, inode: pyfuse3.InodeT, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         raise pyfuse3.FUSEError(errno.EPERM)
 
     @handler

@@ -94,9 +94,7 @@ def decode(name: str) -> str | None:
         return ""
     if re.search(rf"\^~[0-9a-f]{{{CUT_DIGITS}}}", name):
         return None
-    return _ESCAPES.sub(
-        lambda match: bytes.fromhex(match[0].replace("^", "")).decode("utf-8", "surrogatepass"), name
-    )
+    return _ESCAPES.sub(lambda match: bytes.fromhex(match[0].replace("^", "")).decode("utf-8", "surrogatepass"), name)
 
 
 def is_legal(name: str) -> bool:

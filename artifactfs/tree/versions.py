@@ -218,7 +218,11 @@ def member_node(root: Node, member: TreeMember, name: str) -> Node:
     base = ("edited", root.source, place.artifact.key) if stable else root.identity
     identity = (*base, "/", member.path, member.kind, *mark)
     kind = {"dir": Kind.DIRECTORY, "symlink": Kind.SYMLINK}.get(member.kind, Kind.FILE)
-    size = Exact(len((member.target or "").encode("utf-8", "surrogateescape"))) if kind is Kind.SYMLINK else Exact(member.size)
+    size = (
+        Exact(len((member.target or "").encode("utf-8", "surrogateescape")))
+        if kind is Kind.SYMLINK
+        else Exact(member.size)
+    )
     return Node(
         number(identity), identity, kind, name,
         directory=VersionDir(place.artifact, place.version, member.path, place.present) if kind is Kind.DIRECTORY else None,

@@ -155,9 +155,7 @@ class Directories:
 
     def _mount_root(self, node: Node) -> Level:
         level = Level()
-        given = names.assign(
-            (names.Claim(name, name, name, folder=True) for name in self.sources), reserved={CONTROL}
-        )
+        given = names.assign((names.Claim(name, name, name, folder=True) for name in self.sources), reserved={CONTROL})
         for name, source in self.sources.items():
             level.children[given[name]] = self.source_node(source, given[name])
         level.hidden[CONTROL] = control_node(node)

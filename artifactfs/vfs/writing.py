@@ -201,7 +201,9 @@ class Writer:
                     self.directories.forget_listing(ref)
                 case VersionDir(artifact=artifact, path=path):
                     where = f"{path}/{name}" if path else name
-                    changed = await publisher.change_tree(self.directories.newest(node.source, artifact), {where: draft})
+                    changed = await publisher.change_tree(
+                        self.directories.newest(node.source, artifact), {where: draft}
+                    )
                     self.directories.apply_artifact(node.source, changed)
                 case _:
                     message = "nothing can be saved here"
