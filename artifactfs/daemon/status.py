@@ -36,7 +36,7 @@ class Status:
     def snapshot(self) -> dict[str, Any]:
         """Return everything; no I/O at any service."""
         fs = self.fs
-        listings = fs.directories.report() if fs else []
+        listings = fs.directories.listings.report() if fs else []
         return {
             "version": artifactfs.__version__,
             "mountpoint": str(self.mountpoint),
@@ -114,7 +114,7 @@ class Status:
                 answer["size_is"] = facts_of.size_known(node)
             answer["modified"] = iso(node.mtime_ns)
             ref = fs.listing_of(node)
-            age = fs.directories.age_s(ref) if ref else None
+            age = fs.directories.listings.age_s(ref) if ref else None
             answer["listing_age_s"] = None if age is None else round(age, 1)
         answer["recent_errors"] = self._errors_about(path)
         return answer
@@ -134,7 +134,7 @@ class Status:
         if node.artifact is None:
             message = f"{path} is not part of an artifact"
             raise errors.InvalidRequest(message)
-        known = await fs.directories.versions_of(node.source, node.artifact)
+        known = await fs.directories.history.versions_of(node.source, node.artifact)
         current = node.artifact.current.id if node.artifact.current else None
         rows = [
             {

@@ -22,7 +22,7 @@ from artifactfs.vfs.control_dir import ControlFiles, is_control
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.handles import DirectoryHandle, HandleTable, ReadHandle, WriteHandle
 from artifactfs.vfs.namespace import Namespace
-from artifactfs.vfs.sources import Source
+from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writing import Writer
 
 # A pointer's bytes are believed for as long as a listing is; after that the next open reads them again.
@@ -75,7 +75,7 @@ class FileSystem:
 
     def _make_root(self, *, single: bool) -> Node:
         if single:
-            root = Directories.source_node(next(iter(self.sources.values())), "")
+            root = source_node(next(iter(self.sources.values())), "")
             root.ino = ROOT
             return root
         oldest = min((source.first_seen_ns for source in self.sources.values()), default=0)

@@ -87,7 +87,7 @@ class Namespace:
                         await publisher.make_workflow(name)
                     else:
                         await publisher.create_tree(ref, (*prefix, name))
-                    self.directories.forget_listing(ref)
+                    self.directories.listings.forget(ref)
                 case VersionDir() as place:
                     await self._change(parent, place.artifact, {}, made=[_join(place.path, name)])
                 case _:  # pragma: no cover - _accepting has refused everything else
@@ -96,7 +96,7 @@ class Namespace:
     async def _change(
         self, node: Node, artifact: Artifact, changes: dict[str, None], made: list[str] | None = None
     ) -> None:
-        newest = self.directories.newest(node.source, artifact)
+        newest = self.directories.history.newest(node.source, artifact)
         changed = await self.writer.publisher(node.source).change_tree(newest, changes, made or [])
         self.directories.apply_artifact(node.source, changed)
 
@@ -125,7 +125,7 @@ class Namespace:
 
     def _forget(self, node: Node) -> None:
         if isinstance(node.directory, Listed):
-            self.directories.forget_listing(node.directory.ref)
+            self.directories.listings.forget(node.directory.ref)
 
     async def rmdir(self, parent: Node, name: str, node: Node) -> None:
         """Remove an empty directory: of a tree, a tree artifact, or a workflow."""
@@ -214,7 +214,7 @@ class Namespace:
                 place = new_parent.directory
                 if place.artifact.key != artifact.key:
                     raise errors.CrossesArtifacts
-                newest = self.directories.newest(node.source, artifact)
+                newest = self.directories.history.newest(node.source, artifact)
                 changed = await publisher.rename_in_tree(newest, node.tree_path, _join(place.path, new_name))
                 self.directories.apply_artifact(node.source, changed)
             elif isinstance(new_parent.directory, Listed):
@@ -250,7 +250,7 @@ class Namespace:
         if target is not None and (await self.directories.children(target)).children:
             raise errors.DirectoryNotEmpty(subject=new_name)
         publisher = self.writer.publisher(node.source)
-        artifact = self.directories.newest(node.source, place.artifact)
+        artifact = self.directories.history.newest(node.source, place.artifact)
         async with self.writer.publishing():
             if place.path and isinstance(goal, VersionDir) and goal.artifact.key == artifact.key:
                 changed = await publisher.rename_in_tree(artifact, place.path, _join(goal.path, new_name))

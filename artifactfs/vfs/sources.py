@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from artifactfs.model.entry import DirRef
 from artifactfs.providers.base import Provider
+from artifactfs.tree.inodes import number
+from artifactfs.tree.layout import directory_identity
+from artifactfs.tree.nodes import Kind, Listed, Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,14 @@ class Source:
             message = f"the provider of {self.name} has a root without a listing"
             raise TypeError(message)
         return ref
+
+
+def source_node(source: Source, name: str) -> Node:
+    """Return the top directory of a source."""
+    folder = source.provider.root()
+    identity = directory_identity(source.top, ())
+    return Node(
+        number(identity), identity, Kind.DIRECTORY, name,
+        directory=Listed(source.top, (), folder.role, folder.accepts),
+        mtime_ns=folder.mtime_ns or source.first_seen_ns, source=source.name,
+    )  # fmt: skip

@@ -198,11 +198,11 @@ class Writer:
                         await publisher.save_file(node.artifact, draft)
                     else:
                         await publisher.create_file(ref, (*prefix, name), draft)
-                    self.directories.forget_listing(ref)
+                    self.directories.listings.forget(ref)
                 case VersionDir(artifact=artifact, path=path):
                     where = f"{path}/{name}" if path else name
                     changed = await publisher.change_tree(
-                        self.directories.newest(node.source, artifact), {where: draft}
+                        self.directories.history.newest(node.source, artifact), {where: draft}
                     )
                     self.directories.apply_artifact(node.source, changed)
                 case _:

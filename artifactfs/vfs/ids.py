@@ -1,0 +1,137 @@
+"""Artifacts by their ids: ``/<workflow>/<artifact id>`` resolves for every artifact of every source.
+
+Rules of this file: what is known answers first, then the service, then a search through every run of the workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from artifactfs import errors
+from artifactfs.model.entry import Artifact, DirRef, Role
+from artifactfs.tree import names, versions
+from artifactfs.tree.layout import Level, Path
+from artifactfs.tree.nodes import IdShelf, Listed, Node
+from artifactfs.vfs.history import History
+from artifactfs.vfs.listings import Listings
+from artifactfs.vfs.shelf import Shelf
+from artifactfs.vfs.sources import Source, source_node
+
+# Listings asked for at once when an id is searched in every run of a workflow.
+SEARCHERS = 8
+
+
+@dataclass(slots=True)
+class Ids:
+    """The shelves of every workflow of a mount."""
+
+    sources: Mapping[str, Source]
+    history: History
+    _shelves: dict[tuple[DirRef, Path], Shelf] = field(default_factory=dict)
+    _listings: Listings | None = None
+
+    @property
+    def listings(self) -> Listings:
+        """Return the listings that fill the shelves; set once, when everything is wired."""
+        if self._listings is None:
+            message = "the shelves are not wired to the listings"
+            raise TypeError(message)
+        return self._listings
+
+    def wire(self, listings: Listings) -> None:
+        """Take the listings, which in turn tell these shelves of what they find."""
+        self._listings = listings
+
+    def shelf(self, place: Listed | IdShelf) -> Shelf:
+        """Return the shelf of a workflow."""
+        return self._shelves.setdefault((place.ref, place.prefix), Shelf())
+
+    def shelve(self, place: Listed, levels: Mapping[Path, Level]) -> None:
+        """Remember the artifacts of a listing under the workflow they stand in."""
+        for prefix, level in levels.items():
+            where = place.workflow or ((place.ref, ()) if place.role is Role.WORKFLOW else None)
+            if where is None and prefix:
+                where = (place.ref, prefix[:1])
+            for artifact in level.artifacts.values():
+                if artifact.writable:
+                    self.history.apply_artifact(place.ref.source, artifact)
+            if where is not None:
+                self._shelves.setdefault(where, Shelf()).add(place.ref, prefix, level.artifacts.values())
+
+    async def find(self, source: str, place: IdShelf, name: str) -> Artifact | None:
+        """Return an artifact by the name of its id in its workflow: known, asked for, or searched in every run."""
+        shelf = self.shelf(place)
+        await self._ensure_workflow(source, place)
+        known = shelf.by_name().get(name)
+        if known is not None:
+            return known
+        title = names.decode(name)
+        provider = self.sources[source].provider
+        if title is None or not provider.is_artifact_id(title):
+            return None
+        found = await self.listings.content.flights.run(
+            ("find", place.ref, place.prefix, title), lambda: provider.find(place.ref, title)
+        )
+        if found is not None:
+            shelf.add(place.ref, ("found", title), [found])
+            return found
+        await self._expand(source, place, until=name)
+        return shelf.by_name().get(name)
+
+    async def _ensure_workflow(self, source: str, place: IdShelf) -> None:
+        """Have the workflow's own listing, which says what its artifacts and runs are."""
+        if self.listings.peek(place.ref) is None:
+            node = source_node(self.sources[source], source)
+            where = Listed(place.ref, (), Role.PLAIN if place.prefix else Role.WORKFLOW)
+            await self.listings.get(node, where)
+
+    async def _expand(self, source: str, place: IdShelf, until: str | None = None) -> None:
+        """List every listing point below a workflow, a few at once, until a name turns up."""
+        shelf = self.shelf(place)
+        todo = self._points(place.ref, place.prefix)
+        while todo:
+            batch, todo = todo[:SEARCHERS], todo[SEARCHERS:]
+            failures: list[errors.ArtifactFSError] = []
+            async with trio.open_nursery() as nursery:
+                for node in batch:
+                    nursery.start_soon(self._expand_one, node, failures)
+            if until is not None and until in shelf.by_name():
+                return
+            if failures:
+                raise failures[0]
+            for node in batch:
+                if isinstance(node.directory, Listed):
+                    todo.extend(self._points(node.directory.ref, ()))
+
+    async def _expand_one(self, node: Node, failures: list[errors.ArtifactFSError]) -> None:
+        try:
+            if isinstance(node.directory, Listed):
+                await self.listings.get(node, node.directory)
+        except errors.ArtifactFSError as error:
+            failures.append(error)
+
+    def _points(self, ref: DirRef, prefix: Path) -> list[Node]:
+        """Return the folders at or below a prefix that have a listing of their own, newest first."""
+        known = self.listings.peek(ref)
+        if known is None:
+            return []
+        found = [
+            node
+            for at, level in known.levels.items()
+            if at[: len(prefix)] == prefix
+            for node in level.children.values()
+            if isinstance(node.directory, Listed) and node.directory.ref != ref
+        ]
+        return sorted(found, key=lambda node: -node.mtime_ns)
+
+    async def level(self, node: Node, place: IdShelf) -> Level:
+        """Return ``.artifacts``: every artifact of the workflow."""
+        await self._ensure_workflow(node.source, place)
+        await self._expand(node.source, place)
+        level = Level()
+        for name, artifact in self.shelf(place).by_name().items():
+            level.children[name] = versions.shelf_node(artifact, name, node.mtime_ns, node.source)
+        return level
