@@ -30,7 +30,7 @@ from artifactfs.providers.vm0.generations import V1_ID, Generation, StoragesGene
 from artifactfs.providers.vm0.values import ROLES, V1, Values
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from artifactfs.model.content import ByteRange, ContentRef, Pointer
     from artifactfs.providers.http import HttpClient, StreamReply
@@ -82,6 +82,19 @@ class Vm0Provider:
         Raises:
             Unsupported: the server has neither.
         """
+        with self._named():
+            return await self._answer(question)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Put the source's name on errors of layers that do not know it."""
+        try:
+            yield
+        except errors.ArtifactFSError as error:
+            error.provider = error.provider or self.source
+            raise
+
+    async def _answer(self, question: Callable[[Generation], Awaitable[T]]) -> T:
         if self._has_v1 is not False:
             try:
                 answer = await question(self._v1)
@@ -191,6 +204,7 @@ class Vm0Provider:
         generation = self._v1 if api == V1 else self._storages
         link = partial(generation.link, role, where, version_id)
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._named())
             try:
                 reply = await stack.enter_async_context(self._api.archive(version_id, link, _range(span)))
             except EmptyVersion:
