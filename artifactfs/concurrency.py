@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import outcome
 import trio
 
+from artifactfs import errors
+
 T = TypeVar("T")
 
 
@@ -59,18 +61,18 @@ class SingleFlight:
         """Join the flight of ``key``, or start one with ``work``; return its value."""
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = Flight()
+            flight = Flight()
             self._nursery.start_soon(self._fly, key, flight, work)
+            self._flights[key] = flight
         return await flight.wait()  # type: ignore[no-any-return]  # a key is only used with one T
 
     async def _fly(self, key: Hashable, flight: Flight, work: Callable[[], Awaitable[Any]]) -> None:
+        # What the waiters get if neither of the next two lines is reached: only the end of the mount cancels a flight.
+        result: outcome.Outcome[Any] = outcome.Error(errors.Unavailable("the mount is ending"))
         try:
-            result: outcome.Outcome[Any] = outcome.Value(await work())
+            result = outcome.Value(await work())
         except Exception as error:  # noqa: BLE001 - the waiters get it, the nursery must not
             result = outcome.Error(error)
-        except trio.Cancelled:
+        finally:
             self._flights.pop(key, None)
-            flight.land(outcome.Error(RuntimeError("the mount is shutting down")))
-            raise
-        self._flights.pop(key, None)
-        flight.land(result)
+            flight.land(result)

@@ -30,6 +30,12 @@ class Incident:
     message: str
     status: int | None = None
     request_id: str | None = None
+    times: int = 1
+
+    def is_again(self, other: Incident) -> bool:
+        """Tell whether the other is the same failure once more."""
+        mine, its = (self.source, self.subject, self.message), (other.source, other.subject, other.message)
+        return mine == its
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON; the time as seconds since the epoch."""
@@ -40,6 +46,7 @@ class Incident:
             "message": self.message,
             "status": self.status,
             "request_id": self.request_id,
+            "times": self.times,
         }
 
 
@@ -89,19 +96,20 @@ class Observer:
         self.counters(source).last_success = time.time()
 
     def failed(
-        self,
-        source: str,
-        subject: str,
-        message: str,
-        *,
-        status: int | None = None,
-        request_id: str | None = None,
+        self, source: str, subject: str, message: str, *, status: int | None = None, request_id: str | None = None
     ) -> None:
-        """Keep a failure where people look for it."""
+        """Count a request that failed for good, and keep it where people look for it."""
+        self.counters(source).failures += 1
+        self.noticed(source, subject, message, status=status, request_id=request_id)
+
+    def noticed(
+        self, source: str, subject: str, message: str, *, status: int | None = None, request_id: str | None = None
+    ) -> None:
+        """Keep a failure of an operation; one that repeats itself does not push the others out."""
         incident = Incident(time.time(), source, subject, message, status, request_id)
-        counters = self.counters(source)
-        counters.failures += 1
-        counters.last_incident = incident
+        self.counters(source).last_incident = incident
+        if self.incidents and self.incidents[-1].is_again(incident):
+            incident.times += self.incidents.pop().times
         self.incidents.append(incident)
 
 

@@ -1,8 +1,7 @@
 """The commands. Each function is thin: arguments in, one call, the answer rendered.
 
-Rules of this file: heavy modules are imported inside the command that needs them (trio, pyfuse3, the server), so that
-``artifactfs status`` does not pay for them. Exit codes: 0 done, 1 it failed (the message says why), 2 wrong usage, 3 the path
-is in no mount.
+Rules of this file: heavy modules are imported inside the command that needs them (trio, pydantic, pyfuse3, the server),
+so that ``artifactfs --version`` and a shell's completion do not pay for them.
 """
 
 from __future__ import annotations
@@ -12,29 +11,51 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import artifactfs
 from artifactfs import errors
-from artifactfs.cli import client, mounting, render, sources
-from artifactfs.cli.options import MountOptions
+from artifactfs.cli import render
+
+if TYPE_CHECKING:
+    from artifactfs.cli.options import MountOptions
 
 FAILED = 1
+USAGE = 2
 NO_MOUNT = 3
+SHELLS = ("bash", "zsh", "fish")
 
 app = typer.Typer(
     name="artifactfs",
     help="Mount agent artifacts of VM0, Syntropic137, VLM Run and the built-in store as files.",
+    epilog="Exit codes: 0 done, 1 it failed (the message says why), 2 wrong usage, 3 the path is in no mount.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(sources.app, name="source", help="List and test sources.")
+source_app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(source_app, name="source", help="List and test sources.")
+
+
+def _source_names(incomplete: str) -> list[str]:
+    """Complete the names of sources; a broken configuration completes nothing."""
+    from artifactfs import config
+
+    try:
+        known = config.all_sources(config.load())
+    except errors.ConfigError:
+        return []
+    return [name for name in sorted({*known, "local"}) if name.startswith(incomplete)]
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Use this configuration file.", metavar="FILE")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Which sources; see `artifactfs source list`.", autocompletion=_source_names),
+]
 
 
 @contextmanager
@@ -66,29 +87,49 @@ def _main(
 
 
 @app.command()
-def mount(  # noqa: PLR0913 - one option, one argument
+def mount(  # noqa: PLR0913, PLR0917 - one option, one argument
     mountpoint: Annotated[Path | None, typer.Argument(help="Where; ~/artifacts if left out.")] = None,
-    source: Annotated[list[str] | None, typer.Argument(help="Which sources; see `artifactfs source list`.")] = None,
+    source: Names = None,
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay in the foreground.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Mount sample data of all services, served locally.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Every source there is, whatever the default.")] = False,
-    show_ids: Annotated[bool, typer.Option("--show-ids", help="List artifact ids in each workflow.")] = False,
-    xattrs: Annotated[bool, typer.Option("--xattrs", help="Facts as user.artifactfs.* (ls -l gets slower).")] = False,
-    allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users read.")] = False,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    show_ids: Annotated[
+        bool | None, typer.Option("--show-ids/--no-show-ids", help="List artifact ids in each workflow.")
+    ] = None,
+    xattrs: Annotated[
+        bool | None, typer.Option("--xattrs/--no-xattrs", help="Facts as user.artifactfs.* (ls -l gets slower).")
+    ] = None,
+    allow_other: Annotated[
+        bool | None, typer.Option("--allow-other/--no-allow-other", help="Let other users read.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")] = None,
     config: ConfigFile = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Mount sources as a directory tree; returns once it is ready."""
+    from artifactfs.cli import client, mounting
+    from artifactfs.cli.options import LEVELS, MountOptions
+
+    if source and (demo or everything):
+        raise typer.BadParameter(f"{'--demo' if demo else '--all'} says itself what is mounted", param_hint="SOURCE")
+    level = log_level.lower() if log_level else None
+    if level is not None and level not in LEVELS:
+        raise typer.BadParameter(f"should be one of {', '.join(LEVELS)}", param_hint="--log-level")
     options = MountOptions(
         mountpoint=client.absolute(mountpoint or mounting.default_mountpoint()),
         names=source or [], demo=demo, everything=everything, show_ids=show_ids, xattrs=xattrs,
-        allow_other=allow_other, log_level=log_level, config_file=config, ready_fd=ready_fd,
+        allow_other=allow_other, log_level=level, config_file=config, ready_fd=ready_fd,
     )  # fmt: skip
     if foreground or ready_fd is not None:
         from artifactfs.cli import foreground as process
 
         raise typer.Exit(process.run(options))
+    _mount_in_background(options)
+
+
+def _mount_in_background(options: MountOptions) -> None:
+    from artifactfs.cli import mounting
+
     with answering():
         mounting.check_fuse()
         options.check()
@@ -105,6 +146,8 @@ def umount(
     lazy: Annotated[bool, typer.Option("--lazy", help="Detach now even if programs still use it.")] = False,
 ) -> None:
     """Unmount; returns when the mount's process has ended."""
+    from artifactfs.cli import client, mounting
+
     with answering():
         where = client.absolute(mountpoint or mounting.default_mountpoint())
         mounting.unmount(where, lazy=lazy)
@@ -117,7 +160,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show running mounts: sources, their state and requests, cache, failures."""
-    from artifactfs.cli import inspect
+    from artifactfs.cli import client, inspect
 
     with answering():
         where = [client.find(path)[0]] if path else client.our_mounts()
@@ -127,7 +170,7 @@ def status(
 @app.command()
 def why(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_json: Json = False) -> None:
     """Explain a path: what it is, where it comes from, how fresh, what last went wrong."""
-    from artifactfs.cli import inspect
+    from artifactfs.cli import client, inspect
 
     with answering():
         mountpoint, below = client.find(path)
@@ -137,19 +180,39 @@ def why(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_jso
 @app.command()
 def log(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_json: Json = False) -> None:
     """List the versions of the artifact that a path shows."""
-    from artifactfs.cli import inspect
+    from artifactfs.cli import client, inspect
 
     with answering():
         mountpoint, below = client.find(path)
         inspect.show_log(client.ask(mountpoint, verb="log", path=below), as_json=as_json)
 
 
+@source_app.command("list")
+def source_list(config: ConfigFile = None, as_json: Json = False) -> None:
+    """List the sources that can be mounted, and what those that cannot are missing."""
+    from artifactfs.cli import sources
+
+    with answering():
+        sources.show(config, as_json=as_json)
+
+
+@source_app.command("test")
+def source_test(names: Names = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Try address, credentials and API of sources, of all of them if none is named."""
+    from artifactfs.cli import checks
+
+    with answering():
+        raise typer.Exit(checks.test_sources(config, names or [], as_json=as_json))
+
+
 @app.command()
-def serve(  # noqa: PLR0913 - one option, one argument
+def serve(  # noqa: PLR0913, PLR0917 - one option, one argument
     store: Annotated[Path | None, typer.Option(help="Directory of the store to serve.", metavar="DIR")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the dialects; 0 takes a free one.")] = 8137,
-    storage_port: Annotated[int, typer.Option(help="Port of the storage origin; 0: a free one.")] = 0,
+    port: Annotated[int, typer.Option(help="Port of the dialects; 0 takes a free one.", min=0, max=65535)] = 8137,
+    storage_port: Annotated[
+        int, typer.Option(help="Port of the storage origin; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
     demo: Annotated[bool, typer.Option("--demo", help="Fill the store with sample data if it is empty.")] = False,
     token_file: Annotated[Path | None, typer.Option(help="Require the token in this file.", metavar="FILE")] = None,
     as_json: Json = False,
@@ -172,19 +235,23 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def completion(shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")]) -> None:
-    """Print the completion script for a shell."""
-    from typer._completion_shared import Shells, get_completion_script
+def completion(
+    shell: Annotated[str, typer.Argument(help="bash, zsh or fish.", autocompletion=lambda: [*SHELLS])],
+) -> None:
+    """Print the completion script for a shell: `source <(artifactfs completion bash)`."""
+    from typer._completion_shared import get_completion_script
 
-    if shell not in {known.value for known in Shells}:
-        render.complain(f"no completion for {shell!r}; there is one for bash, zsh and fish")
-        raise typer.Exit(2)
+    if shell not in SHELLS:
+        raise typer.BadParameter(f"should be one of {', '.join(SHELLS)}", param_hint="SHELL")
     sys.stdout.write(get_completion_script(prog_name="artifactfs", complete_var="_ARTIFACTFS_COMPLETE", shell=shell))
     sys.stdout.write("\n")
 
 
 def run() -> None:
     """Run the command that was typed; a reader that went away (``| head``) is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A path may hold what the terminal's encoding cannot say; that is no reason to end in a traceback.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # both are text streams here
     if "_ARTIFACTFS_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 

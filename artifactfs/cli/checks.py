@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import shutil
 import sys
@@ -37,13 +36,15 @@ class _Forgetful:
 
 def run(config_file: Path | None, *, as_json: bool) -> int:
     """Check the machine and the configuration; return the exit code."""
-    found = [_python(), _fuse_device(), _fusermount(), _pyfuse3(), *_dead_mounts()]
+    found = [_python(), _fuse_device(), _fusermount(), _pyfuse3(), *_mounts()]
     try:
         settings = config.load(config_file)
     except errors.ConfigError as error:
         found.append(Check("configuration", ok=False, detail=str(error)))
     else:
-        found.append(Check("configuration", ok=True, detail=str(config_file or config.config_path())))
+        where = config_file or config.config_path()
+        detail = str(where) if where.exists() else f"none; {where} would be read"
+        found.append(Check("configuration", ok=True, detail=detail))
         found.append(_cache(settings))
         found += _sources(settings)
     return _report(found, as_json=as_json)
@@ -78,20 +79,26 @@ def _fusermount() -> Check:
 
 
 def _pyfuse3() -> Check:
-    if ctypes.util.find_library("fuse3") is None:
-        return Check("libfuse3", ok=False, detail="missing; install libfuse3-dev, pkg-config and a C compiler")
+    # Loading it is what tells whether libfuse3 is there: to look for the library needs tools that may be missing.
     try:
         from artifactfs.fuse import session
     except ImportError as error:
-        return Check("pyfuse3", ok=False, detail=f"cannot be imported: {error}")
+        detail = f"{error}; install libfuse3-dev, pkg-config and a C compiler, then artifactfs again"
+        return Check("pyfuse3", ok=False, detail=detail)
     return Check("pyfuse3", ok=True, detail=f"can be imported (mounts as {session.FSNAME})")
 
 
-def _dead_mounts() -> list[Check]:
-    return [
-        Check("mount", ok=not client.is_dead(place), detail=f"{place}{' is dead: mount there again' if client.is_dead(place) else ''}")
-        for place in client.our_mounts()
-    ]  # fmt: skip
+def _mounts() -> list[Check]:
+    return [_mount(place) for place in client.our_mounts()]
+
+
+def _mount(place: Path) -> Check:
+    if client.is_dead(place):
+        detail = (
+            f"{place}: its process is gone; `artifactfs mount {place}` cleans it up, or `artifactfs umount {place}`"
+        )
+        return Check("mount", ok=False, detail=detail)
+    return Check("mount", ok=True, detail=str(place))
 
 
 def _cache(settings: config.Config) -> Check:
@@ -104,6 +111,10 @@ def _cache(settings: config.Config) -> Check:
 
 def _sources(settings: config.Config) -> list[Check]:
     found = []
+    try:
+        config.choose(settings, [], everything=False)
+    except errors.ConfigError as error:
+        found.append(Check("default", ok=False, detail=str(error)))
     for name in config.all_sources(settings):
         try:
             source = config.resolve(settings, name)
@@ -114,22 +125,29 @@ def _sources(settings: config.Config) -> list[Check]:
     return found
 
 
-def test_sources(settings: config.Config, names: list[str], *, as_json: bool) -> int:
-    """Ask each source; return the exit code."""
+def test_sources(config_file: Path | None, names: list[str], *, as_json: bool) -> int:
+    """Ask sources, all if none is named; return the exit code.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or a name is no source.
+    """
+    settings = config.load(config_file)
     found: list[Check] = []
-    for name in names:
+    for name in config.choose(settings, names, everything=True):
         try:
             source = config.resolve(settings, name)
-        except errors.ConfigError as error:
-            found.append(Check(name, ok=False, detail=str(error)))
-            continue
-        checks = trio.run(_ask, source, settings.mount.timeout)
+            checks = trio.run(_ask, source, settings.mount.timeout)
+        except errors.ArtifactFSError as error:
+            checks = [Check("configuration", ok=False, detail=str(error))]
         found += [Check(f"{name}: {c.what}", c.ok, c.detail) for c in checks]
     return _report(found, as_json=as_json)
 
 
 async def _ask(source: config.Source, timeout_s: float) -> list[Check]:
-    provider = registry.create(source, _Forgetful(), observe.Observer(), timeout_s)
+    try:
+        provider = registry.create(source, _Forgetful(), observe.Observer(), timeout_s)
+    except OSError as error:
+        return [Check("store", ok=False, detail=f"{source.path}: {error.strerror}")]
     try:
         return list(await provider.check())
     finally:

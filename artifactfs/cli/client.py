@@ -2,62 +2,57 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 import socket
-from dataclasses import dataclass
+import struct
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from artifactfs import errors
-from artifactfs.daemon.control import socket_path
+from artifactfs.daemon.control import ANSWER_S, socket_path
+from artifactfs.daemon.mounts import is_dead, ours
 
-# Longer than any operation of a mount may take with the default timeout.
-ANSWER_S = 40.0
-FSTYPE = "fuse.artifactfs"
+__all__ = ["absolute", "ask", "find", "is_dead", "our_mounts", "pid_of"]
 
+# What a mount answers from memory comes at once; more than this is a process that has stopped.
+QUICK_S = 10.0
+# The mount's own limit for an answer, and a little for the way.
+SLOW_S = ANSWER_S + 5.0
+# As many symlinks in a path as the kernel follows.
+MAX_LINKS = 40
+# struct ucred of unix(7): process, user and group of whoever listens.
+UCRED = struct.Struct("3i")
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of the kernel's mount table."""
-
-    mountpoint: Path
-    fstype: str
-
-
-def mount_table() -> list[Mount]:
-    """Return what is mounted, from the kernel; octal escapes undone."""
-    found = []
-    for line in Path("/proc/self/mounts").read_bytes().splitlines():
-        fields = line.split(b" ")
-        place = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[1])
-        found.append(Mount(Path(os.fsdecode(place)), fields[2].decode()))
-    return found
+our_mounts = ours
 
 
-def our_mounts() -> list[Path]:
-    """Return where artifactfs is mounted."""
-    return [mount.mountpoint for mount in mount_table() if mount.fstype == FSTYPE]
+def _resolved(path: Path) -> tuple[Path, deque[str]]:
+    """Follow symlinks up to a mount of ours; return where that ends and the names that are left.
 
-
-def is_dead(path: Path) -> bool:
-    """Tell whether a mount point's daemon is gone: the kernel then answers ENOTCONN to everything."""
-    try:
-        path.stat()
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
+    What is in the mount is not looked at: it may be what does not answer.
+    """
+    mounts = set(ours())
+    todo = deque(Path(os.path.abspath(path.expanduser())).parts[1:])
+    at, links = Path("/"), 0
+    while todo and at not in mounts:
+        part = todo.popleft()
+        here = at.parent if part == ".." else at / part
+        if here in mounts or links >= MAX_LINKS or not here.is_symlink():
+            at = here
+            continue
+        links += 1
+        target = here.readlink()
+        at = Path("/") if target.is_absolute() else at
+        todo.extendleft(reversed([name for name in target.parts if name != "/"]))
+    return at, todo
 
 
 def absolute(path: Path) -> Path:
-    """Return a path without symlinks above its last part and without asking the mount itself."""
-    path = Path(os.path.abspath(path.expanduser()))
-    try:
-        return path.parent.resolve() / path.name if path.name else path
-    except OSError:
-        return path
+    """Return a path as the kernel's mount table would have it."""
+    at, rest = _resolved(path)
+    return at.joinpath(*rest)
 
 
 def find(path: Path) -> tuple[Path, str]:
@@ -66,15 +61,25 @@ def find(path: Path) -> tuple[Path, str]:
     Raises:
         NotFound: it is in none.
     """
-    whole = absolute(path)
-    for mountpoint in sorted(our_mounts(), key=lambda m: -len(str(m))):
-        if whole == mountpoint or mountpoint in whole.parents:
-            return mountpoint, str(whole.relative_to(mountpoint)) if whole != mountpoint else ""
+    at, rest = _resolved(path)
+    if at in ours():
+        return at, "/".join(rest)
     message = f"{path} is not in a mount of artifactfs (see `artifactfs status`)"
     raise errors.NotFound(message)
 
 
-def ask(mountpoint: Path, **request: object) -> dict[str, Any]:
+def _connect(mountpoint: Path, timeout_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(str(socket_path(mountpoint)))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def ask(mountpoint: Path, timeout_s: float = SLOW_S, **request: object) -> dict[str, Any]:
     """Ask a running mount.
 
     Raises:
@@ -82,9 +87,7 @@ def ask(mountpoint: Path, **request: object) -> dict[str, Any]:
         InvalidRequest: it says no.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_S)
-            connection.connect(str(socket_path(mountpoint)))
+        with _connect(mountpoint, timeout_s) as connection:
             connection.sendall(json.dumps(request).encode() + b"\n")
             raw = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         reply = json.loads(raw)
@@ -95,3 +98,13 @@ def ask(mountpoint: Path, **request: object) -> dict[str, Any]:
         raise errors.InvalidRequest(str(reply["error"]))
     answer: dict[str, Any] = reply["ok"]
     return answer
+
+
+def pid_of(mountpoint: Path) -> int | None:
+    """Return the process of a mount, also of one that has stopped answering; None if it is gone."""
+    try:
+        with _connect(mountpoint, QUICK_S) as connection:
+            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    except OSError:
+        return None
+    return int(UCRED.unpack(raw)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import trio
 
@@ -12,6 +13,9 @@ from artifactfs.cli.options import MountOptions
 from artifactfs.daemon import demo, lifecycle
 
 log = logging.getLogger(__name__)
+
+# What shells say of a program that Ctrl-C ended: here, before there was a mount to end in order.
+INTERRUPTED = 130
 
 
 def run(options: MountOptions) -> int:
@@ -25,9 +29,18 @@ def run(options: MountOptions) -> int:
             if note:
                 render.say(note)
         trio.run(_demo if options.demo else _mount, options, settings)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whoever started this must hear of it
         return _failed(options, error)
     return 0
+
+
+def _ready(options: MountOptions) -> None:
+    if options.ready_fd is not None:
+        lifecycle.report(options.ready_fd, {"ok": True, "pid": os.getpid()})
+    else:
+        render.say(f"mounted {options.describe()} at {options.mountpoint}; Ctrl-C unmounts")
 
 
 def _failed(options: MountOptions, error: Exception) -> int:
@@ -38,7 +51,7 @@ def _failed(options: MountOptions, error: Exception) -> int:
         log.error("the mount ended in an unforeseen way", exc_info=error)
     message = str(error) if expected else f"{type(error).__name__}: {error}"
     if options.ready_fd is not None:
-        lifecycle.report_ready(options.ready_fd, {"error": message})
+        lifecycle.report(options.ready_fd, {"error": message})
     else:
         render.complain(message)
     return 1
@@ -49,7 +62,7 @@ async def _mount(options: MountOptions, settings: config.Config) -> None:
     plan = lifecycle.Plan(
         settings, sources, options.mountpoint, at_root=len(sources) == 1, state=config.state_dir()
     )  # fmt: skip
-    await lifecycle.run(plan, options.ready_fd)
+    await lifecycle.run(plan, lambda: _ready(options))
 
 
 async def _demo(options: MountOptions, settings: config.Config) -> None:
@@ -59,4 +72,4 @@ async def _demo(options: MountOptions, settings: config.Config) -> None:
         plan = lifecycle.Plan(
             settings, shown.sources, options.mountpoint, at_root=False, state=shown.directory / "state"
         )  # fmt: skip
-        await lifecycle.run(plan, options.ready_fd)
+        await lifecycle.run(plan, lambda: _ready(options))

@@ -26,7 +26,7 @@ def show_status(mountpoints: list[Path], *, as_json: bool) -> None:
 
 def _status(mountpoint: Path) -> dict[str, Any]:
     try:
-        return client.ask(mountpoint, verb="status")
+        return client.ask(mountpoint, client.QUICK_S, verb="status")
     except errors.ArtifactFSError as error:
         return {"mountpoint": str(mountpoint), "dead": client.is_dead(mountpoint), "error": str(error)}
 
@@ -58,7 +58,8 @@ def _show_one(answer: dict[str, Any]) -> None:
     for path in answer["pending"]:
         render.say(f"  pending: {path}")
     for incident in answer["errors"][-SHOWN_ERRORS:]:
-        render.say(f"  {incident['time']} {incident['source']} {incident['subject']}: {incident['message']}")
+        again = f" ({incident['times']} times)" if incident["times"] > 1 else ""
+        render.say(f"  {incident['time']} {incident['source']} {incident['subject']}: {incident['message']}{again}")
 
 
 def _oldest(listings: list[dict[str, Any]]) -> str:
@@ -74,8 +75,9 @@ def show_why(answer: dict[str, Any], *, as_json: bool) -> None:
     failures = answer.pop("recent_errors")
     render.facts(answer)
     for failure in failures:
-        status = f" (HTTP {failure['status']})" if failure["status"] else ""
-        render.say(f"recent error: {failure['message']}{status}")
+        facts = {"HTTP": failure["status"], "request": failure["request_id"]}
+        told = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+        render.say(f"recent error: {failure['subject']}: {failure['message']}{f' ({told})' if told else ''}")
 
 
 def show_log(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,20 @@ from pathlib import Path
 
 from artifactfs import config, errors
 from artifactfs.cli import client
+from artifactfs.daemon.control import socket_path
 
 # The demo fills its store first (about 2 s) on a machine that may be busy; a mount by itself takes under a second.
 START_S = 60.0
-# What umount waits for the process to end after the kernel has let go.
+# What umount waits for the process to end after the kernel has let go: the demo ends its server, too.
 END_S = 30.0
+# ... and after a lazy one: as long as a process that nobody uses takes.
+LAZY_S = 2.0
+# An operation that has waited this long waits for a service; what the cache answers takes milliseconds.
+WAITING_S = 1.0
+# Programs whose wait was given up need a moment to end.
+BUSY_S = 3.0
+# As many as fit a line.
+SHOWN_USERS = 5
 
 
 def default_mountpoint() -> Path:
@@ -94,16 +104,25 @@ def start_in_background(arguments: list[str], log: Path) -> int:
     Raises:
         ConfigError: it could not start; the message is its own.
     """
+    command, *rest = arguments
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environ = dict(os.environ)
+    if given := environ.get("ARTIFACTFS_CONFIG"):
+        environ["ARTIFACTFS_CONFIG"] = os.path.abspath(os.path.expanduser(given))
     reading, writing = os.pipe()
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "artifactfs", *arguments, "--foreground", "--ready-fd", str(writing)],
-            pass_fds=(writing,), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
-            cwd="/",
-        )  # fmt: skip
-    os.close(writing)
-    answer = _wait_ready(reading, process)
+    try:
+        with log.open("ab") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "artifactfs", command, "--foreground", "--ready-fd", str(writing), *rest],
+                pass_fds=(writing,), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
+                cwd="/", env=environ,
+            )  # fmt: skip
+    finally:
+        os.close(writing)
+    try:
+        answer = _wait_ready(reading, process)
+    finally:
+        os.close(reading)
     if not answer.get("ok"):
         message = str(answer.get("error") or f"the mount ended before it was ready; see {log}")
         raise errors.ConfigError(message)
@@ -112,27 +131,22 @@ def start_in_background(arguments: list[str], log: Path) -> int:
 
 def _wait_ready(fd: int, process: subprocess.Popen[bytes]) -> dict[str, object]:
     end = time.monotonic() + START_S
-    os.set_blocking(fd, False)
     raw = b""
-    while time.monotonic() < end:
-        try:
-            chunk = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            time.sleep(0.005)  # noqa: TID251 - no event loop here
-            continue
+    while not raw.endswith(b"\n"):
+        readable, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
+        if not readable:
+            process.terminate()
+            return {"error": f"the mount was not ready within {START_S:.0f} s"}
+        chunk = os.read(fd, 1 << 16)
+        if not chunk:
+            return {}
         raw += chunk
-        if not chunk or raw.endswith(b"\n"):
-            break
-    else:
-        process.terminate()
-        return {"error": f"the mount was not ready within {START_S:.0f} s"}
-    os.close(fd)
-    parsed: dict[str, object] = json.loads(raw) if raw else {}
+    parsed: dict[str, object] = json.loads(raw)
     return parsed
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """Unmount and wait until the mount's process has ended.
+    """Unmount and wait until the mount's process has ended; ``lazy`` leaves it to those who still use it.
 
     Raises:
         ConfigError: nothing is mounted there, or it is in use.
@@ -140,35 +154,63 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     if mountpoint not in client.our_mounts():
         message = f"artifactfs is not mounted at {mountpoint}"
         raise errors.ConfigError(message)
-    pid = _pid(mountpoint)
-    done = subprocess.run(unmount_command(mountpoint, lazy=lazy), capture_output=True, text=True, check=False)
-    if done.returncode:
-        busy = "busy" in done.stderr
-        hint = "; close the programs that use it, or `umount --lazy`" if busy else ""
-        message = f"{mountpoint} could not be unmounted: {done.stderr.strip()}{hint}"
+    pid = client.pid_of(mountpoint)
+    problem = _try_unmount(mountpoint, lazy=lazy)
+    if "busy" in problem:
+        problem = _unmount_busy(mountpoint)
+    if problem:
+        hint = f"{_users(mountpoint)}; close what uses it, or `umount --lazy`" if "busy" in problem else ""
+        message = f"{mountpoint} could not be unmounted: {problem}{hint}"
         raise errors.ConfigError(message)
-    _wait_end(pid)
+    if pid is None:
+        socket_path(mountpoint).unlink(missing_ok=True)
+    elif not _has_ended(pid, LAZY_S if lazy else END_S) and not lazy:
+        message = f"{mountpoint} is unmounted, but its process {pid} has not ended within {END_S:.0f} s"
+        raise errors.ConfigError(message)
 
 
-def _pid(mountpoint: Path) -> int | None:
-    try:
-        return int(client.ask(mountpoint, verb="status")["pid"])
-    except errors.ArtifactFSError:
-        return None
+def _try_unmount(mountpoint: Path, *, lazy: bool) -> str:
+    """Return what the system says against it, in English; nothing if it is done."""
+    command = unmount_command(mountpoint, lazy=lazy)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    return (done.stderr.strip() or f"{command[0]} failed") if done.returncode else ""
 
 
-def _wait_end(pid: int | None) -> None:
-    end = time.monotonic() + END_S
-    while pid is not None and time.monotonic() < end:
+def _unmount_busy(mountpoint: Path) -> str:
+    """Try again after waits for a service have been given up: a program in one holds the mount and cannot be killed."""
+    # If it is gone, or does not answer, the next try says so.
+    with contextlib.suppress(errors.ArtifactFSError):
+        client.ask(mountpoint, client.QUICK_S, verb="interrupt", older_than_s=WAITING_S)
+    end = time.monotonic() + BUSY_S
+    while "busy" in (problem := _try_unmount(mountpoint, lazy=False)) and time.monotonic() < end:
+        time.sleep(0.1)  # noqa: TID251 - no event loop here
+    return problem
+
+
+def _users(mountpoint: Path) -> str:
+    """Return which processes have something open in a mount, as far as this user may know; it is not asked itself."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            os.kill(pid, 0)
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return
-        except OSError as error:
-            if error.errno in {errno.ESRCH, errno.ENOENT}:
-                return
-            raise
+            links = [process / "cwd", process / "root", *(process / "fd").iterdir()]
+            if any(link.readlink().is_relative_to(mountpoint) for link in links):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+        except OSError:
+            continue  # ended meanwhile, or somebody else's
+    return f" Used by {', '.join(found[:SHOWN_USERS])}" if found else ""
+
+
+def _has_ended(pid: int, within_s: float) -> bool:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
         time.sleep(0.01)  # noqa: TID251 - no event loop here
+    return False
 
 
 def log_path(mountpoint: Path) -> Path:

@@ -7,18 +7,20 @@ from pathlib import Path
 
 from artifactfs import config
 
+LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """The options of one mount."""
+    """The options of one mount; None is "not said": what environment and file say holds."""
 
     mountpoint: Path
     names: list[str]
     demo: bool = False
     everything: bool = False
-    show_ids: bool = False
-    xattrs: bool = False
-    allow_other: bool = False
+    show_ids: bool | None = None
+    xattrs: bool | None = None
+    allow_other: bool | None = None
     log_level: str | None = None
     config_file: Path | None = None
     ready_fd: int | None = None
@@ -29,18 +31,11 @@ class MountOptions:
         Raises:
             ConfigError: it cannot be used.
         """
-        loaded = config.Config() if self.demo and self.config_file is None else config.load(self.config_file)
-        section = loaded.mount.model_copy(
-            update={
-                "show_ids": loaded.mount.show_ids or self.show_ids,
-                "xattrs": loaded.mount.xattrs or self.xattrs,
-                "allow_other": loaded.mount.allow_other or self.allow_other,
-            }
-        )
-        changed: dict[str, object] = {"mount": section}
-        if self.log_level:
-            changed["log_level"] = self.log_level
-        return loaded.model_copy(update=changed)
+        loaded = config.defaults() if self.demo and self.config_file is None else config.load(self.config_file)
+        said = {"show_ids": self.show_ids, "xattrs": self.xattrs, "allow_other": self.allow_other}
+        section = loaded.mount.model_copy(update={key: value for key, value in said.items() if value is not None})
+        level = self.log_level or loaded.log_level
+        return loaded.model_copy(update={"mount": section, "log_level": level})
 
     def sources(self, settings: config.Config) -> list[config.Source]:
         """Return the sources to mount, ready to be used.
@@ -68,18 +63,13 @@ class MountOptions:
         return ", ".join(source.name for source in self.sources(self.settings()))
 
     def arguments(self) -> list[str]:
-        """Return the command line that means the same."""
-        found = [str(self.mountpoint), *self.names]
-        flags = {
-            "--demo": self.demo,
-            "--all": self.everything,
-            "--show-ids": self.show_ids,
-            "--xattrs": self.xattrs,
-            "--allow-other": self.allow_other,
-        }
-        found += [flag for flag, wanted in flags.items() if wanted]
+        """Return the command line that means the same, wherever it runs."""
+        switches = {"show-ids": self.show_ids, "xattrs": self.xattrs, "allow-other": self.allow_other}
+        found = [f"--{'' if wanted else 'no-'}{name}" for name, wanted in switches.items() if wanted is not None]
+        found += [flag for flag, wanted in {"--demo": self.demo, "--all": self.everything}.items() if wanted]
         if self.log_level:
             found += ["--log-level", self.log_level]
         if self.config_file:
-            found += ["--config", str(self.config_file.absolute())]
-        return found
+            found += ["--config", str(self.config_file.expanduser().absolute())]
+        # What follows "--" is no option, however it is called.
+        return [*found, "--", str(self.mountpoint), *self.names]

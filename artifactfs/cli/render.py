@@ -1,21 +1,21 @@
-"""The only place that formats for people: tables and colour on a terminal, plain text in a pipe."""
+"""The only place that formats for people: tables and colour on a terminal, plain text in a pipe.
+
+Rules of this file: whatever is shown may hold an agent's words, so control characters leave as escapes. A line for a
+pipe is never folded: a script must find in it what it looks for.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-_NAMED = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_NAMED = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+# SGR sequences of ECMA-48.
+_BOLD, _RED, _RESET = "\x1b[1m", "\x1b[1;31m", "\x1b[0m"
 
 
 def size(value: float | None) -> str:
@@ -28,24 +28,46 @@ def size(value: float | None) -> str:
     return f"{value:.0f} B"
 
 
-def printable(text: object) -> Text:
+def printable(text: object) -> str:
     """Return text with control characters shown as escapes: titles are an agent's words, not the terminal's."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def as_json(value: object) -> None:
     """Print JSON for programs."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    _write(json.dumps(value, indent=2))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under headings."""
+    cells = [[printable("-" if cell is None else cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _table_for_terminal(columns, cells)
+        return
+    lines = [[*columns], *cells]
+    widths = [max(_cells(line[at]) for line in lines) for at in range(len(columns))]
+    for line in lines:
+        padded = (cell + " " * (width - _cells(cell)) for cell, width in zip(line, widths, strict=True))
+        _write("  ".join(padded).rstrip())
+
+
+def _cells(text: str) -> int:
+    """Return how many columns a terminal uses for a text."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _table_for_terminal(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
+    # 0.05 s that no other output needs.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
         grid.add_column(column, overflow="fold")
-    for row in rows:
-        grid.add_row(*(printable("-" if cell is None else cell) for cell in row))
-    out.print(grid)
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    Console(highlight=False).print(grid)
 
 
 def facts(values: Mapping[str, Any]) -> None:
@@ -54,14 +76,25 @@ def facts(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if value is None or value == []:
             continue
-        out.print(Text(f"{name:<{width}}  ", style="bold") + printable(value))
+        _write(f"{_styled(f'{name:<{width}}', _BOLD, sys.stdout)}  {printable(value)}")
 
 
 def say(message: str) -> None:
     """Print a sentence."""
-    out.print(printable(message))
+    _write(printable(message))
 
 
 def complain(message: str) -> None:
-    """Print an error, on stderr."""
-    err.print(f"[bold red]artifactfs:[/] {escape(message)}")
+    """Print an error, on stderr; each line of it is one."""
+    for line in message.splitlines() or [""]:
+        _write(f"{_styled('artifactfs:', _RED, sys.stderr)} {printable(line)}", sys.stderr)
+
+
+def _styled(text: str, style: str, stream: TextIO) -> str:
+    return f"{style}{text}{_RESET}" if stream.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def _write(line: str, stream: TextIO | None = None) -> None:
+    stream = stream or sys.stdout
+    stream.write(line + "\n")
+    stream.flush()

@@ -1,19 +1,12 @@
-"""``artifactfs source``."""
+"""``source list``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from artifactfs import config, errors
 from artifactfs.cli import render
-
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Use this configuration file.", metavar="FILE")]
 
 
 def _row(settings: config.Config, name: str) -> dict[str, Any]:
@@ -27,39 +20,23 @@ def _row(settings: config.Config, name: str) -> dict[str, Any]:
     return {"name": name, "service": service, "where": where, "ready": True, "problem": None}
 
 
-@app.command("list")
-def list_(config_file: ConfigFile = None, as_json: Json = False) -> None:
-    """List the sources that can be mounted, and what those that cannot are missing."""
-    try:
-        settings = config.load(config_file)
-    except errors.ConfigError as error:
-        render.complain(str(error))
-        raise typer.Exit(1) from None
-    names = [*config.all_sources(settings)]
-    rows = [_row(settings, name) for name in (names if "local" in names else [*names, "local"])]
-    chosen = config.choose(settings, [], everything=False) if not settings.default else [settings.default]
+def show(config_file: Path | None, *, as_json: bool) -> None:
+    """List the sources that can be mounted; those that `mount` takes by itself are marked.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+    settings = config.load(config_file)
+    rows = [_row(settings, name) for name in dict.fromkeys((*config.all_sources(settings), "local"))]
+    chosen = config.choose(settings, [], everything=False)
     if as_json:
         render.as_json([{**row, "mounted_by_default": row["name"] in chosen} for row in rows])
         return
     render.table(
-        ("", "source", "service", "where", "problem"),
-        [("*" if r["name"] in chosen else "", r["name"], r["service"], r["where"], r["problem"] or "") for r in rows],
+        ("", "source", "service", "where"),
+        [("*" if row["name"] in chosen else "", row["name"], row["service"], row["where"]) for row in rows],
     )
-
-
-@app.command()
-def test(
-    names: Annotated[list[str] | None, typer.Argument(help="Which sources; all if left out.")] = None,
-    config_file: ConfigFile = None,
-    as_json: Json = False,
-) -> None:
-    """Try address, credentials and API of sources."""
-    from artifactfs.cli import checks
-
-    try:
-        settings = config.load(config_file)
-        chosen = config.choose(settings, names or [], everything=not names)
-        raise typer.Exit(checks.test_sources(settings, chosen, as_json=as_json))
-    except errors.ConfigError as error:
-        render.complain(str(error))
-        raise typer.Exit(1) from None
+    render.say("* what `artifactfs mount` takes when none is named")
+    for row in rows:
+        if row["problem"]:
+            render.complain(row["problem"])

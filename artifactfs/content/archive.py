@@ -1,12 +1,13 @@
 """Archives: downloaded once, decompressed and indexed as they pass, their files read as ranges of the stream.
 
-Rules of this file: the decompressed stream is a content like any other (the spool) and lives in the block store; an index
-is kept only after the archive has been read to its end and verified. Tar and gzip are known to ``archive_index`` alone.
+Rules of this file: the decompressed stream is a content like any other (the spool) and lives in the block store; an
+index is kept only after the archive has been read to its end and verified. Tar and gzip are known to
+``archive_index`` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from cachetools import LRUCache
 from artifactfs.concurrency import SingleFlight
 from artifactfs.content import archive_index
 from artifactfs.content.facts import Facts
-from artifactfs.content.fetcher import Fetcher, OpenStream
+from artifactfs.content.fetcher import Fetcher, OpenStream, closing
 from artifactfs.model.content import Access, ByteRange, ContentRef, Exact, Unknown
 from artifactfs.providers.base import ContentStream
 
@@ -47,7 +48,8 @@ class Archives:
         """Return the content that an archive decompresses to."""
         key = archive.key + SPOOL
         self._archives[key] = archive
-        return replace(archive, key=key, size=Unknown() if size is None else Exact(size), access=Access.STREAMED)
+        size_known = Unknown() if size is None else Exact(size)
+        return replace(archive, key=key, size=size_known, access=Access.STREAMED, sha256=None)
 
     async def index(self, archive: ContentRef, fetcher: Fetcher, flights: SingleFlight) -> archive_index.ArchiveIndex:
         """Return the table of an archive's files; the first time ever this downloads the archive.
@@ -79,20 +81,23 @@ class Archives:
         archive = self._archives[spool.key]
         async with self._open(archive, ByteRange(0, None)) as stream:
             total = spool.size.value if isinstance(spool.size, Exact) else None
-            yield ContentStream(0, total, ranged=False, chunks=self._decompress(archive, stream))
+            async with closing(stream.chunks) as chunks, closing(self._decompress(archive, chunks)) as pieces:
+                yield ContentStream(0, total, ranged=False, chunks=pieces)
 
-    async def _decompress(self, archive: ContentRef, stream: ContentStream) -> AsyncIterator[bytes]:
+    async def _decompress(self, archive: ContentRef, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         reader = archive_index.ArchiveReader(self._limits())
         waiting = bytearray()
         try:
-            async for chunk in stream.chunks:
+            async for chunk in chunks:
                 waiting += chunk
-                if len(waiting) >= FEED:
-                    async for piece in self._feed(reader, bytes(waiting)):
-                        yield piece
-                    waiting.clear()
                 self.progress[archive.key] = (reader.bytes_in, reader.members_seen)
-            async for piece in self._feed(reader, bytes(waiting)):
+                if len(waiting) >= FEED:
+                    pieces = iter(reader.feed(bytes(waiting)))
+                    waiting.clear()
+                    while piece := await self._next(pieces):
+                        yield piece
+            pieces = iter(reader.feed(bytes(waiting)))
+            while piece := await self._next(pieces):
                 yield piece
             index = await trio.to_thread.run_sync(reader.finish)
         finally:
@@ -102,8 +107,6 @@ class Archives:
         self._indexes[archive.key] = index
 
     @staticmethod
-    async def _feed(reader: archive_index.ArchiveReader, data: bytes) -> AsyncIterator[bytes]:
-        """Decompress in a thread; the pieces of a bomb come a few at a time, never all into memory."""
-        pieces = iter(reader.feed(data))
-        while piece := await trio.to_thread.run_sync(lambda: next(pieces, b"")):
-            yield piece
+    async def _next(pieces: Iterator[bytes]) -> bytes:
+        """Decompress in a thread; the pieces of a bomb come one at a time, never all into memory."""
+        return await trio.to_thread.run_sync(next, pieces, b"")

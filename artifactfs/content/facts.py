@@ -1,8 +1,8 @@
 """What has been learnt and stays true: settled sizes, pointers, archive indexes, first-seen times, providers' memories.
 
 Rules of this file: one SQLite database in the cache directory; losing it loses time, never data. Calls are short and
-synchronous; only archive indexes are large, and their callers go through a thread. Sources are told apart by a fingerprint
-of service, address and account, so that a source pointed elsewhere never meets facts of the old place.
+synchronous; only archive indexes are large, and their callers go through a thread. Sources are told apart by a
+fingerprint of service, address and account, so that a source pointed elsewhere never meets facts of the old place.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ CREATE TABLE pointer (
 ) WITHOUT ROWID;
 CREATE TABLE archive_index (key TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE first_seen (key TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE memory (source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (source, key)) WITHOUT ROWID;
+CREATE TABLE memory (
+    source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (source, key)
+) WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True, slots=True)
 class PointerFact:
-    """What a pointer's bytes were when last read: SHA-256 in hex, size in bytes, when checked (s), when changed (ns)."""
+    """What a pointer's bytes were when last read: SHA-256 in hex, bytes, when checked (s), when changed (ns)."""
 
     sha256: str
     size: int
@@ -54,8 +56,13 @@ class Facts:
         self._lock = threading.RLock()
         try:
             self._db = self._open(path)
+        except sqlite3.OperationalError:
+            raise  # locked, or no disk: nothing says that the database is damaged
         except sqlite3.DatabaseError:
             path.replace(path.with_suffix(f".broken-{time.time_ns()}"))
+            # The log would be replayed into the new database.
+            for part in ("-wal", "-shm"):
+                path.with_name(path.name + part).unlink(missing_ok=True)
             self._db = self._open(path)
 
     @staticmethod
@@ -79,12 +86,12 @@ class Facts:
         with self._lock:
             self._db.close()
 
-    def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
+    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
         with self._lock:
             row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
             return row
 
-    def _do(self, sql: str, *values: Any) -> None:
+    def _do(self, sql: str, *values: object) -> None:
         with self._lock:
             self._db.execute(sql, values)
 
@@ -95,8 +102,9 @@ class Facts:
         for begin in range(0, len(wanted), CHUNK):
             part = wanted[begin : begin + CHUNK]
             marks = ",".join("?" * len(part))
+            query = f"SELECT key, bytes FROM size WHERE key IN ({marks})"  # noqa: S608 - question marks
             with self._lock:
-                found.update(self._db.execute(f"SELECT key, bytes FROM size WHERE key IN ({marks})", part))  # noqa: S608
+                found.update(self._db.execute(query, part))
         return found
 
     def put_size(self, key: str, size: int) -> None:
@@ -139,18 +147,19 @@ class Facts:
             for begin in range(0, len(wanted), CHUNK):
                 part = wanted[begin : begin + CHUNK]
                 marks = ",".join("?" * len(part))
-                found.update(self._db.execute(f"SELECT key, ns FROM first_seen WHERE key IN ({marks})", part))  # noqa: S608
+                query = f"SELECT key, ns FROM first_seen WHERE key IN ({marks})"  # noqa: S608 - question marks
+                found.update(self._db.execute(query, part))
         return found
 
     def memory(self, source: str) -> SourceMemory:
         """Return the memory of one source, by its fingerprint."""
         return SourceMemory(self, source)
 
-    def remember(self, source: str, key: str, value: Any) -> None:
+    def remember(self, source: str, key: str, value: object) -> None:
         """Keep a provider's fact."""
         self._do("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", source, key, json.dumps(value))
 
-    def recall(self, source: str, key: str) -> Any | None:
+    def recall(self, source: str, key: str) -> Any | None:  # noqa: ANN401 - JSON
         """Return a provider's fact."""
         row = self._one("SELECT value FROM memory WHERE source=? AND key=?", source, key)
         return json.loads(row[0]) if row else None
@@ -173,11 +182,11 @@ class SourceMemory:
         self._facts = facts
         self._source = source
 
-    def get(self, key: str) -> Any | None:
+    def get(self, key: str) -> Any | None:  # noqa: ANN401 - JSON
         """Return what was put, or None."""
         return self._facts.recall(self._source, key)
 
-    def put(self, key: str, value: Any) -> None:
+    def put(self, key: str, value: object) -> None:
         """Keep it; the newest wins."""
         self._facts.remember(self._source, key, value)
 

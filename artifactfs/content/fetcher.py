@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 OpenStream = Callable[[ContentRef, ByteRange], AbstractAsyncContextManager[ContentStream]]
 
-# A stream that breaks in its middle is resumed where it was; after this many breaks in a row without a new block it fails.
+# A stream that breaks in its middle is resumed where it was; so many breaks in a row without a new block are a failure.
 MAX_BREAKS = 3
 # Asked for when only the size is wanted: many files are smaller, and then nothing needs to be asked again.
 PROBE_BYTES = 4 * BLOCK
@@ -132,7 +132,8 @@ class Fetcher:
         known = self._facts.sizes([ref.key]).get(ref.key)
         if known is not None:
             return known
-        flight = self._covering(ref.key, 0)
+        # Any flight will tell, also one that is past its first block: its size is written down only when it has landed.
+        flight = next(iter(self._flights.get(ref.key, ())), None)
         if flight is None:
             stop = PROBE_BYTES // BLOCK if ref.access is Access.RANGED else None
             flight = self._launch(ref, 0, stop, probe=True)
@@ -197,6 +198,10 @@ class Fetcher:
             await self._run(flight)
         except Exception as caught:  # noqa: BLE001 - the waiters get it; the nursery of the mount must not
             error = caught
+            if isinstance(caught, (errors.CorruptContent, errors.LimitExceeded)):
+                # What came before the damage was noticed is not to be believed either.
+                self._store.cool(flight.ref.key)
+                await trio.to_thread.run_sync(self._store.drop, flight.ref.key)
         finally:
             flights = self._flights[flight.ref.key]
             flights.remove(flight)
@@ -251,15 +256,16 @@ class Fetcher:
     async def _fill(self, flight: Flight, stream: ContentStream) -> None:
         """Cut the stream into blocks; ``position`` is where in the content the buffer begins."""
         buffer, position = bytearray(), stream.offset
-        async for chunk in stream.chunks:
-            buffer += chunk
-            while len(buffer) >= BLOCK - position % BLOCK:
-                room = BLOCK - position % BLOCK
-                piece, position = bytes(buffer[:room]), position + room
-                del buffer[:room]
-                await self._keep(flight, (position - 1) // BLOCK, piece, whole=room == BLOCK)
-            if self._is_done(flight, position) or self._only_size_was_wanted(flight):
-                return
+        async with closing(stream.chunks) as chunks:
+            async for chunk in chunks:
+                buffer += chunk
+                while len(buffer) >= BLOCK - position % BLOCK:
+                    room = BLOCK - position % BLOCK
+                    piece, position = bytes(buffer[:room]), position + room
+                    del buffer[:room]
+                    await self._keep(flight, (position - 1) // BLOCK, piece, whole=room == BLOCK)
+                if self._is_done(flight, position) or self._only_size_was_wanted(flight):
+                    return
         end = position + len(buffer)
         if flight.total is None:
             self._learn_total(flight, end)
@@ -299,7 +305,11 @@ class Fetcher:
             await self._keep(flight, index, bytes(data[index * BLOCK : (index + 1) * BLOCK]), whole=True)
 
 
-async def iterate(data: bytes) -> AsyncIterator[bytes]:
-    """Yield bytes that are here already, as a stream's chunks."""
-    if data:
-        yield data
+@asynccontextmanager
+async def closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """End a stream's chunks with the block: a generator that is left in its middle would end when it is collected."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()

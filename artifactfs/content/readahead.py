@@ -26,11 +26,11 @@ class Pattern:
 def plan(pattern: Pattern, offset: int, length: int, size: int) -> int:
     """Return the offset up to which to fetch now (at least the end of the read), and remember the read.
 
-    The kernel may send the reads of one reader slightly out of order; a read within a window of the expected place
-    counts as in order.
+    The kernel keeps several reads of one reader in flight and sends them in any order; a read within the first window of
+    the expected place counts as in order.
     """
     end = min(offset + length, size)
-    in_order = abs(offset - pattern.expected) <= max(length, 128 * 1024)
+    in_order = abs(offset - pattern.expected) <= FIRST
     if not in_order:
         pattern.expected, pattern.window, pattern.fetched_to = end, FIRST // 2, end
         return end

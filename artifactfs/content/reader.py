@@ -1,7 +1,7 @@
 """Reading content: the route from a reference to bytes.
 
-Rules of this file: ``Access`` is matched here and nowhere else. A pointer is pinned before it is read: from then on it is
-a ``ContentRef`` named by its SHA-256, and later swaps at the service do not reach an open file.
+Rules of this file: ``Access`` is matched here and nowhere else. A pointer is pinned before it is read: from then on
+it is a ``ContentRef`` named by its SHA-256, and later swaps at the service do not reach an open file.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class ContentReader:
         """Name what a pointer points to now, read at most ``max_age_s`` seconds ago."""
         fact = self.pointer_fact(pointer)
         if fact is None or time.time() - fact.checked_at > max_age_s:
-            fact = await self.flights.run(("pin", pointer.key), lambda: self._read_pointer(pointer))
+            # By the whole key: two sources may repeat each other's ids and hold other bytes.
+            fact = await self.flights.run(("pin", self._key(pointer)), lambda: self._read_pointer(pointer))
         ref = ContentRef(
             pointer.source, f"sha256:{fact.sha256}", pointer.locator, Exact(fact.size), Access.STREAMED, fact.sha256
         )

@@ -21,7 +21,11 @@ from artifactfs.model.content import ContentRef
 from artifactfs.providers import registry
 from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
+from artifactfs.vfs.recovery import recover
 from artifactfs.vfs.sources import Source
+
+# How long the end of a mount waits for saves; less than `umount` waits for the process.
+FINISH_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,16 @@ async def composed(
             known, reader, staging, ControlFiles(status.snapshot), show_ids=settings.mount.show_ids, single=at_root
         )  # fmt: skip
         status.fs = fs
-        await _recover(fs, state / "drafts")
-        yield Mounted(fs, observer, status)
+        fs.writer.saver.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
+        for left in Staging.abandoned(state / "drafts"):
+            await recover(fs.writer, left)
+        nursery.start_soon(fs.writer.keep_saving)
+        try:
+            yield Mounted(fs, observer, status)
+        finally:
+            # No request of the kernel comes any more; what waits for its time is saved now, or by the next mount.
+            with trio.CancelScope(deadline=trio.current_time() + FINISH_S, shield=True):
+                await fs.writer.finish()
 
 
 def _local_path(known: dict[str, Source]) -> Any:
@@ -90,11 +102,3 @@ def _local_path(known: dict[str, Source]) -> Any:
         return provider.path(ref)  # type: ignore[no-any-return]  # only the local provider gives LOCAL content
 
     return path_of
-
-
-async def _recover(fs: FileSystem, drafts: Path) -> None:
-    for left in Staging.abandoned(drafts):
-        try:
-            await fs.writer.recover(left)
-        finally:
-            left.close()

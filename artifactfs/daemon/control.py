@@ -1,6 +1,7 @@
 """The socket of a running mount: one JSON request a connection, one JSON answer.
 
-Rules of this file: the socket is in a directory of the owner alone; nothing here changes files.
+Rules of this file: the socket is in a directory of the owner alone; nothing here changes files; whatever is sent, the
+mount goes on.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +20,15 @@ from typing import Any
 import trio
 
 from artifactfs import config, errors
-from artifactfs.daemon.status import Status
 
 log = logging.getLogger(__name__)
 
 # Requests are a verb and a path of at most 4 KiB; more is not one of ours.
 MAX_REQUEST = 64 * 1024
-# As long as an operation of the mount may take, and a little more to say so.
+# As long as an operation of the mount may take by default, and a little more to say so.
 ANSWER_S = 35.0
+
+Verb = Callable[[dict[str, Any]], Awaitable[object]]
 
 
 def socket_path(mountpoint: Path) -> Path:
@@ -32,47 +37,68 @@ def socket_path(mountpoint: Path) -> Path:
     return config.runtime_dir() / f"{name}.sock"
 
 
-async def serve(status: Status, path: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def serve(
+    verbs: Mapping[str, Verb], path: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Answer until cancelled."""
+    with _bound(path) as listener:
+        task_status.started()
+        await trio.serve_listeners(partial(_answer, verbs=verbs), [trio.SocketListener(listener)])
+
+
+@contextmanager
+def _bound(path: Path) -> Iterator[trio.socket.SocketType]:
+    """Have a listening socket at a path while the block runs."""
     path.unlink(missing_ok=True)
-    listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    try:
-        await listener.bind(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        made = path.stat().st_ino
         path.chmod(0o600)
         listener.listen(16)
-        task_status.started()
-        await trio.serve_listeners(partial(_answer, status=status), [trio.SocketListener(listener)])
-    finally:
-        listener.close()
-        path.unlink(missing_ok=True)
+        try:
+            yield trio.socket.from_stdlib_socket(listener)
+        finally:
+            # After `umount --lazy` the next mount may have its socket there already.
+            if path.exists() and path.stat().st_ino == made:
+                path.unlink()
 
 
-async def _answer(stream: trio.abc.Stream, *, status: Status) -> None:
+async def _answer(stream: trio.abc.Stream, *, verbs: Mapping[str, Verb]) -> None:
     try:
         async with stream:
+            reply: dict[str, object] = {"error": f"no answer within {ANSWER_S:.0f} s"}
             with trio.move_on_after(ANSWER_S):
-                raw = bytearray()
-                while not raw.endswith(b"\n") and len(raw) < MAX_REQUEST:
-                    chunk = await stream.receive_some(MAX_REQUEST)
-                    if not chunk:
-                        break
-                    raw += chunk
-                reply = await _reply(json.loads(raw), status)
+                reply = await _reply(await _receive(stream), verbs)
+            with trio.move_on_after(ANSWER_S):
                 await stream.send_all(json.dumps(reply).encode() + b"\n")
-    except (trio.BrokenResourceError, ValueError):
+    except trio.BrokenResourceError:
         log.debug("a control connection ended early")
 
 
-async def _reply(request: dict[str, Any], status: Status) -> dict[str, Any]:
+async def _receive(stream: trio.abc.Stream) -> bytes:
+    raw = bytearray()
+    while not raw.endswith(b"\n") and len(raw) < MAX_REQUEST:
+        chunk = await stream.receive_some(MAX_REQUEST)
+        if not chunk:
+            break
+        raw += chunk
+    return bytes(raw)
+
+
+async def _reply(raw: bytes, verbs: Mapping[str, Verb]) -> dict[str, object]:
     try:
-        match request.get("verb"):
-            case "status":
-                return {"ok": status.snapshot()}
-            case "why":
-                return {"ok": await status.why(str(request.get("path", "")))}
-            case "log":
-                return {"ok": await status.log(str(request.get("path", "")))}
-            case verb:
-                return {"error": f"unknown request {verb!r}"}
+        request = json.loads(raw)
+    except (ValueError, RecursionError):
+        request = None
+    if not isinstance(request, dict):
+        return {"error": "a request is one line with a JSON object"}
+    verb = verbs.get(str(request.get("verb")))
+    if verb is None:
+        return {"error": f"unknown request {request.get('verb')!r}"}
+    try:
+        return {"ok": await verb(request)}
     except errors.ArtifactFSError as error:
         return {"error": str(error)}
+    except Exception as error:
+        log.exception("%s failed in an unforeseen way", request["verb"])
+        return {"error": f"{type(error).__name__}: {error}"}

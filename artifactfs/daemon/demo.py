@@ -1,7 +1,7 @@
 """The demo: a temporary store with sample data, served on loopback, as four sources.
 
-Rules of this file: the server is a process of its own that ends when its standard input does, so it cannot outlive this one,
-however this one ends. What a killed demo left on the disk is removed by the next demo.
+Rules of this file: the server is a process of its own that ends when its standard input does, so it cannot outlive this
+one, however this one ends. What a killed demo left on the disk is removed by the next demo.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -25,6 +26,8 @@ from artifactfs import config, errors
 
 # Filling the store takes about 2 s on a fast machine.
 START_S = 50.0
+# Its directory's name, told from whatever else a temporary directory holds.
+PREFIX = "artifactfs-demo-"
 # Any token will do: the demo's server listens on loopback and asks for none in particular.
 TOKEN = SecretStr("Bearer demo")
 
@@ -40,18 +43,29 @@ class Demo:
 @asynccontextmanager
 async def demo() -> AsyncIterator[Demo]:
     """Have a demo while the block runs."""
-    base = config.runtime_dir()
-    _remove_dead(base)
-    directory = Path(tempfile.mkdtemp(prefix="demo-", dir=tempfile.gettempdir() if _small(base) else base))
-    lock = _lock(directory)
+    directory, lock = _make_directory()
     try:
         store = directory / "store"
         async with _server(store) as bases:
             yield Demo(directory, _sources(store, bases))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
+
+
+def _make_directory() -> tuple[Path, int]:
+    """Return a locked directory of this demo; those of dead ones are gone."""
+    base = config.runtime_dir()
+    # One demo at a time: a directory that is not locked yet would look like a dead one's.
+    turn = _lock(base, fcntl.LOCK_EX)
+    try:
+        _remove_dead(base)
+        _remove_dead(Path(tempfile.gettempdir()))
+        parent = tempfile.gettempdir() if _small(base) else base
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        return directory, _lock(directory, fcntl.LOCK_EX)
+    finally:
+        os.close(turn)
 
 
 def _small(base: Path) -> bool:
@@ -59,22 +73,24 @@ def _small(base: Path) -> bool:
     return shutil.disk_usage(base).free < 1 << 30
 
 
-def _lock(directory: Path) -> int | None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _lock(directory: Path, how: int) -> int:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.flock(fd, how)
+    except OSError:
         os.close(fd)
-        return None
+        raise
     return fd
 
 
 def _remove_dead(base: Path) -> None:
-    for directory in base.glob("demo-*"):
-        lock = _lock(directory)
-        if lock is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-            os.close(lock)
+    for directory in base.glob(f"{PREFIX}*"):
+        try:
+            lock = _lock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # it is alive, or somebody else's
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
 
 
 @asynccontextmanager
@@ -83,9 +99,7 @@ async def _server(store: Path) -> AsyncIterator[dict[str, str]]:
                "--json", "--until-eof"]  # fmt: skip
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
-            lambda task_status: trio.run_process(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False, task_status=task_status
-            )
+            partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
         )
         line = b""
         with trio.move_on_after(START_S):

@@ -1,27 +1,29 @@
 """From start to end of a mount's process.
 
 The order. Start: demo server if asked, wiring, drafts an earlier mount left, the mount, the control socket, readiness.
-End (unmounted, SIGTERM, SIGINT): the kernel's requests, the socket, requests under way, stores, the demo server.
+End (unmounted, SIGTERM, SIGINT): the socket, the kernel's requests, requests under way, stores, the demo server.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from artifactfs import config
-from artifactfs.daemon import control
+from artifactfs import config, errors
+from artifactfs.daemon import control, mounts
 from artifactfs.daemon.compose import Mounted, composed
 from artifactfs.fuse.convert import Owner
+from artifactfs.fuse.operations import Operations
 from artifactfs.fuse.session import make_operations, session
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,46 @@ def tune_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+@contextmanager
+def _alone(mountpoint: Path) -> Iterator[None]:
+    """Let one process at a time mount at a place, and only where there is no mount of ours.
+
+    The lock is on the directory below the mount, so nothing is left over.
+
+    Raises:
+        ConfigError: another one was first.
+    """
+    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if mountpoint in mounts.ours():
+            message = f"artifactfs is mounted at {mountpoint} already; `artifactfs umount {mountpoint}` ends it"
+            raise errors.ConfigError(message)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _verbs(mounted: Mounted, operations: Operations) -> Mapping[str, control.Verb]:
+    """Return what can be asked through the control socket."""
+    status = mounted.status
+
+    async def interrupt(request: dict[str, object]) -> object:
+        older_than_s = request.get("older_than_s")
+        return {"interrupted": operations.interrupt(float(older_than_s) if isinstance(older_than_s, float) else 0.0)}
+
+    async def snapshot(_request: dict[str, object]) -> object:
+        return status.snapshot()
+
+    async def why(request: dict[str, object]) -> object:
+        return await status.why(str(request.get("path", "")))
+
+    async def log_of(request: dict[str, object]) -> object:
+        return await status.log(str(request.get("path", "")))
+
+    return {"status": snapshot, "why": why, "log": log_of, "interrupt": interrupt}
+
+
 @asynccontextmanager
 async def running(plan: Plan) -> AsyncIterator[Mounted]:
     """Have a mount while the block runs."""
@@ -73,28 +115,28 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
         )
         section = plan.settings.mount
         operations = make_operations(mounted.fs, _owner(), mounted.observer, section.timeout, xattrs=section.xattrs)
-        await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
+        with _alone(plan.mountpoint):
+            await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        await nursery.start(control.serve, mounted.status, control.socket_path(plan.mountpoint))
+        verbs = _verbs(mounted, operations)
+        await nursery.start(control.serve, verbs, control.socket_path(plan.mountpoint))
         tune_collector()
         yield mounted
         nursery.cancel_scope.cancel()
 
 
-async def run(plan: Plan, ready_fd: int | None) -> None:
+async def run(plan: Plan, ready: Callable[[], None]) -> None:
     """Mount, say so, and stay until unmounted or told to end."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with running(plan):
-            report_ready(ready_fd, {"ok": True, "pid": os.getpid()})
+            ready()
             async for number in signals:
                 log.info("ending on %s", signal.Signals(number).name)
                 break
 
 
-def report_ready(ready_fd: int | None, message: dict[str, object]) -> None:
+def report(ready_fd: int, message: Mapping[str, object]) -> None:
     """Tell the process that started this one how it went, once."""
-    if ready_fd is None:
-        return
     try:
         os.write(ready_fd, json.dumps(message).encode() + b"\n")
         os.close(ready_fd)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import trio
 
 import artifactfs
 from artifactfs import errors, observe
 from artifactfs.content.block_store import BlockStore
 from artifactfs.journal.staging import Staging
-from artifactfs.tree.nodes import Kind
+from artifactfs.tree.inodes import ROOT
+from artifactfs.tree.nodes import Kind, Node
 from artifactfs.tree.versions import iso
 from artifactfs.vfs import facts_of
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.sources import Source
+
+# Longer than most answers take; who asks why something hangs must not hang, too.
+WHY_S = 5.0
+# As many symlinks in a path as the kernel follows.
+MAX_LINKS = 40
 
 
 @dataclass(slots=True)
@@ -53,11 +61,7 @@ class Status:
             "pending": self._pending(),
             "sources": [self._source(source, listings) for source in self.sources.values()],
             "errors": [
-                {
-                    **incident.as_dict(),
-                    "time": datetime.fromtimestamp(incident.at, tz=UTC).isoformat(timespec="seconds"),
-                }
-                for incident in self.observer.incidents
+                {**incident.as_dict(), "time": iso(int(incident.at * 1e9))} for incident in self.observer.incidents
             ],
         }
 
@@ -70,10 +74,7 @@ class Status:
     def _pending(self) -> list[str]:
         if self.fs is None:
             return []
-        overlay = self.fs.writer.overlay
-        return [
-            self.fs.path_of(node) for node in map(self.fs.inodes.get, overlay.staged) if node is not None
-        ]  # fmt: skip
+        return [f"{self.fs.path_of(node)}: {why}" for node, why in self.fs.writer.pending()]
 
     def _source(self, source: Source, listings: list[dict[str, Any]]) -> dict[str, Any]:
         counters = self.observer.counters(source.name)
@@ -96,41 +97,82 @@ class Status:
         return incident.message
 
     async def why(self, path: str) -> dict[str, Any]:
-        """Explain a path below the mount point: what it is, how old, what last went wrong with it."""
+        """Explain a path below the mount point: what it is, how old, what last went wrong with it.
+
+        ``exists`` is None where nobody knows: the service failed, or does not answer.
+        """
         fs = self._running()
         answer: dict[str, Any] = {"path": path, "exists": True}
-        try:
-            node = await fs.walk(path)
-        except errors.ArtifactFSError as error:
-            answer.update(exists=False, error=type(error).__name__, message=str(error), status=error.status)
-            node = None
-        if node is not None:
-            source = self.sources.get(node.source)
-            answer["kind"] = node.kind.value
-            answer["source"] = node.source or None
-            answer.update(facts_of.describe(node, source.provider.service if source else "", fs.content))
-            if node.kind is Kind.FILE:
-                answer["size"] = fs.shown_size(node)
-                answer["size_is"] = facts_of.size_known(node)
-            answer["modified"] = iso(node.mtime_ns)
-            ref = fs.listing_of(node)
-            age = fs.directories.listings.age_s(ref) if ref else None
-            answer["listing_age_s"] = None if age is None else round(age, 1)
+        trail: list[Node] = [fs.node(ROOT)]
+        with trio.move_on_after(WHY_S) as scope:
+            try:
+                await self._walk(path, trail)
+            except errors.ArtifactFSError as error:
+                absent = isinstance(error, errors.NotFound | errors.NotADirectory)
+                answer.update(exists=False if absent else None, **_told(error))
+            else:
+                answer.update(self._about(trail[-1]))
+        if scope.cancelled_caught:
+            message = f"not known: there was no answer within {WHY_S:.0f} s"
+            answer.update(exists=None, error=errors.TimedOut.__name__, message=message)
+        answer.update(self._freshness(trail))
         answer["recent_errors"] = self._errors_about(path)
         return answer
 
+    async def _walk(self, path: str, trail: list[Node]) -> None:
+        """Add the nodes on the way to a path; symlinks are followed, except the last."""
+        fs = self._running()
+        todo, links = deque(filter(None, path.split("/"))), 0
+        while todo:
+            name = todo.popleft()
+            if name == "..":
+                del trail[1:][-1:]
+                continue
+            here = fs.path_of(trail[-1])
+            node = await fs.walk(f"{here}/{name}")
+            if node.target is not None and todo and links < MAX_LINKS:
+                links += 1
+                todo.extendleft(reversed(node.target.split("/")))
+            else:
+                trail.append(node)
+
+    def _about(self, node: Node) -> dict[str, Any]:
+        fs = self._running()
+        source = self.sources.get(node.source)
+        about: dict[str, Any] = {"kind": node.kind.value, "source": node.source or None}
+        about.update(facts_of.describe(node, source.provider.service if source else "", fs.content))
+        if node.kind is Kind.FILE:
+            about.update(size=fs.shown_size(node), size_is=facts_of.size_known(node))
+        return {**about, "modified": iso(node.mtime_ns)}
+
+    def _freshness(self, trail: list[Node]) -> dict[str, Any]:
+        """Return how old the listing is that the end of the trail is in, and why if it could not be renewed."""
+        fs = self._running()
+        refs = (fs.listing_of(node) for node in reversed(trail))
+        known = next((known for ref in refs if ref and (known := fs.directories.listings.peek(ref))), None)
+        if known is None:
+            return {"listing_age_s": None}
+        now = trio.current_time()
+        answer: dict[str, Any] = {"listing_age_s": round(now - known.fetched_at, 1)}
+        if known.failure is not None and now < known.retry_at:
+            answer.update(stale_because=str(known.failure), next_retry_s=round(known.retry_at - now, 1))
+        return answer
+
     def _errors_about(self, path: str) -> list[dict[str, Any]]:
-        wanted = path.strip("/")
+        """Return the failures of operations on a path and on the directories above it; those of requests have a URL."""
+        wanted = f"/{path.strip('/')}/"
         return [
             incident.as_dict()
             for incident in self.observer.incidents
-            if incident.subject.strip("/") and (wanted + "/").startswith(incident.subject.strip("/") + "/")
+            if incident.subject.startswith("/") and wanted.startswith(incident.subject.rstrip("/") + "/")
         ]
 
     async def log(self, path: str) -> dict[str, Any]:
         """Return the versions of the artifact that a path shows, newest first."""
         fs = self._running()
-        node = await fs.walk(path)
+        trail = [fs.node(ROOT)]
+        await self._walk(path, trail)
+        node = trail[-1]
         if node.artifact is None:
             message = f"{path} is not part of an artifact"
             raise errors.InvalidRequest(message)
@@ -156,3 +198,9 @@ class Status:
             message = "the mount is still starting"
             raise errors.Unavailable(message)
         return self.fs
+
+
+def _told(error: errors.ArtifactFSError) -> dict[str, Any]:
+    return {
+        "error": type(error).__name__, "message": str(error), "status": error.status, "request_id": error.request_id
+    }  # fmt: skip

@@ -1,8 +1,8 @@
 """The line that no exception crosses.
 
-Rules of this file: pyfuse3 answers a request only on success or on ``FUSEError``; anything else leaves the caller hanging
-and ends the mount. So every handler is wrapped: every exception becomes an errno, and every operation has a deadline.
-Cancellation alone passes (the mount is ending).
+Rules of this file: pyfuse3 answers a request only on success or on ``FUSEError``; anything else leaves the caller
+hanging and ends the mount. So every handler is wrapped: every exception becomes an errno, and every operation has a
+deadline. Cancellation alone passes (the mount is ending).
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ R = TypeVar("R")
 
 
 class HasDeadline(Protocol):
-    """What the wrapper needs of the object whose method it wraps."""
+    """What the wrapper needs of the object whose method it wraps.
+
+    ``timeout_s`` is how long an operation may take; ``running`` has the scopes of those that have not been answered.
+    """
 
     timeout_s: float
+    running: set[trio.CancelScope]
 
     def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:
         """Keep a failure where ``why`` finds it."""
@@ -46,17 +50,35 @@ def handler(
     @functools.wraps(method)
     async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         observe.operation.set(name)
+        scope = trio.move_on_after(self.timeout_s)
+        self.running.add(scope)
         try:
-            with trio.move_on_after(self.timeout_s):
+            with scope:
                 return await method(self, *args, **kwargs)
         except pyfuse3.FUSEError:
             raise
         except Exception as error:  # noqa: BLE001 - the line that nothing crosses
             raise _answer(self, name, args, error) from None
+        finally:
+            self.running.discard(scope)
         message = f"no answer within {self.timeout_s:.0f} s"
+        if trio.current_time() < scope.deadline:
+            message = "given up, because the mount is to end"
         raise _answer(self, name, args, errors.TimedOut(message))
 
     return guarded
+
+
+def interrupt(running: set[trio.CancelScope], timeout_s: float, older_than_s: float) -> int:
+    """Have operations answered now that have been waiting for so long; return how many.
+
+    A program in such an operation cannot be killed, and keeps the mount busy.
+    """
+    latest = trio.current_time() + timeout_s - older_than_s
+    waiting = [scope for scope in running if scope.deadline <= latest]
+    for scope in waiting:
+        scope.cancel()
+    return len(waiting)
 
 
 def _answer(self: HasDeadline, name: str, args: tuple[Any, ...], error: Exception) -> pyfuse3.FUSEError:

@@ -1,8 +1,8 @@
 """What the kernel is told without having asked.
 
-Rules of this file: an invalidation that may wait for pages or for a directory's lock never runs on the event loop: with a
-request of that inode in flight it would stop the process beyond SIGINT (measured). ``invalidate_entry_async`` hands over to
-a thread of pyfuse3's own.
+Rules of this file: an invalidation that may wait for pages or for a directory's lock never runs on the event loop:
+with a request of that inode in flight it would stop the process beyond SIGINT (measured). ``invalidate_entry_async``
+hands over to a thread of pyfuse3's own.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ import stat
 from collections.abc import Sequence
 
 import pyfuse3
+import trio
 
 from artifactfs import errors, observe
-from artifactfs.fuse.boundary import handler
+from artifactfs.fuse.boundary import handler, interrupt
 from artifactfs.fuse.convert import Owner, attributes, bytes_of, name_of
-from artifactfs.tree.nodes import Kind, Node
+from artifactfs.tree.nodes import Node
 from artifactfs.vfs.filesystem import Change, FileSystem
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,14 @@ RENAME_NOREPLACE = 1
 # statfs must not ask anybody: a size that no program takes for a full disk, in blocks of 4 KiB (1 PiB).
 STATFS_BLOCK = 4096
 STATFS_BLOCKS = 1 << 38
+# Operations whose first argument is a handle; the others have an inode there.
+ON_HANDLE = frozenset({"read", "write", "flush", "fsync", "readdir", "fsyncdir"})
+# Answers about a name or a call. Unless the service gave them, nothing is wrong.
+ORDINARY = (
+    errors.NotFound, errors.AlreadyExists, errors.NotADirectory, errors.IsADirectory, errors.DirectoryNotEmpty,
+    errors.NameNotAllowed, errors.NameTooLong, errors.ReadOnly, errors.NotPermitted, errors.CrossesArtifacts,
+    errors.BadHandle,
+)  # fmt: skip
 
 
 class Operations(pyfuse3.Operations):
@@ -38,6 +47,7 @@ class Operations(pyfuse3.Operations):
         self.owner = owner
         self.observer = observer
         self.timeout_s = timeout_s
+        self.running: set[trio.CancelScope] = set()
         fs.size_settled = self._settled
 
     @staticmethod
@@ -50,14 +60,29 @@ class Operations(pyfuse3.Operations):
 
     def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:
         """Keep failures that a person may ask about; an absent name or a refused write is an answer."""
-        if isinstance(error, (errors.NotFound, errors.ReadOnly, errors.NotPermitted, errors.CrossesArtifacts)):
+        if isinstance(error, ORDINARY) and error.status is None:
             return
-        node = self.fs.inodes.get(subject) if isinstance(subject, int) else None
-        path = self.fs.path_of(node) if node is not None else ""
-        source = node.source if node is not None else error.provider
-        self.observer.failed(
+        node = self._concerned(operation, subject)
+        path = f"/{self.fs.path_of(node)}" if node is not None else ""
+        source = (node.source if node is not None else "") or error.provider
+        self.observer.noticed(
             source, path, f"{operation}: {error}", status=error.status, request_id=error.request_id
         )  # fmt: skip
+
+    def _concerned(self, operation: str, subject: object) -> Node | None:
+        """Return the node that an operation was about."""
+        if not isinstance(subject, int):
+            return None
+        if operation not in ON_HANDLE:
+            return self.fs.inodes.get(subject)
+        try:
+            return self.fs.handles.any(subject).node
+        except errors.BadHandle:
+            return None
+
+    def interrupt(self, older_than_s: float) -> int:
+        """Have operations answered now that have been waiting for so many seconds; return how many."""
+        return interrupt(self.running, self.timeout_s, older_than_s)
 
     def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
         fs = self.fs
@@ -79,8 +104,8 @@ class Operations(pyfuse3.Operations):
         for ino, count in inode_list:
             try:
                 self.fs.forget(ino, count)
-            except ValueError as error:
-                log.error("%s", error)
+            except Exception:
+                log.exception("inode %d could not be forgotten", ino)
 
     @handler
     async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
@@ -138,7 +163,7 @@ class Operations(pyfuse3.Operations):
         await self.fs.release(fh)
 
     @handler
-    async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+    async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:  # noqa: FBT001 - pyfuse3's
         """Do nothing: names are durable when the call that made them has returned."""
 
     # -- files -----------------------------------------------------------------------------------------------
@@ -173,7 +198,7 @@ class Operations(pyfuse3.Operations):
         return self.fs.write(fh, off, buf)
 
     @handler
-    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:  # noqa: FBT001 - pyfuse3's
         await self.fs.flush(fh)
 
     @handler
@@ -259,8 +284,3 @@ class WritableOperations(Operations):
     @handler
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         await self.fs.flush(fh)
-
-
-def needs_size(node: Node) -> bool:
-    """Tell whether a node's size may still have to be asked for."""
-    return node.kind is Kind.FILE

@@ -4,6 +4,7 @@ Rules of this file: answered from memory. Implementing getxattr at all makes ``l
 because the kernel then asks for two attributes of every file; so these are classes of their own.
 """
 
+# ruff: noqa: ARG002 - pyfuse3 sets the signatures
 from __future__ import annotations
 
 import errno

@@ -1,28 +1,33 @@
 """Names that editors and desktops leave behind. Pure.
 
-Rules of this file: the list is about names made through the mount; what a service lists is always shown. A name here stays
-on this machine until it is renamed to one that is not.
+Rules of this file: the lists are about names made through the mount; what a service lists is always shown. Neither list
+may lose anything: a dropping stays on this machine, over remounts too, until it is renamed to a name that is none; a
+passing name is saved like any other, only a moment later.
 """
 
 from __future__ import annotations
 
 import re
 
-# Taken from recorded saves of vim, emacs, nano, sed, perl, patch, rsync, gio, VS Code, LibreOffice, git, sqlite3, zip and
-# the desktops' own litter. The last group can be real names: they are only saved later, not never (see ``is_passing``).
+# Taken from recorded saves of vim, emacs, nano, gio, VS Code, JetBrains, Kate, LibreOffice and the desktops' own litter.
+# Only forms that nobody gives to a document.
 _DROPPINGS = re.compile(
     r"""
       \.DS_Store | \._.+ | \.(Trash|Trashes|Trash-\d+|Spotlight-V100|fseventsd|TemporaryItems|apdisk|AppleDouble)
-    | \.(nfs|fuse_hidden|smbdelete)[0-9A-Fa-f]+ | \.~lock\..+\# | lu[0-9a-z]+\.tmp | ~\$.+ | Thumbs\.db | desktop\.ini
-    | \..+\.sw[a-z] | \..+\.un~ | \d{4,5} | .+~ | \#.+\# | \.\#.+ | \.goutputstream-.+ | .+\.vsctmp | .+\.crswap
-    | .+___jb_(tmp|old|bak)___ | .+\.kate-swp | \.directory | .+\.(tmp|temp|part|crdownload|partial|download)
-    | .+\.tmp\.\d+(\..+)? | .+-(journal|wal|shm) | .+\.lock
+    | \.(nfs|fuse_hidden|smbdelete)[0-9A-Fa-f]+ | \.~lock\..+\# | ~\$.+ | Thumbs\.db | desktop\.ini
+    | \..+\.sw[a-z] | \..+\.un~ | .+~ | \#.+\# | \.\#.+ | \.goutputstream-.+ | .+\.vsctmp | .+\.crswap
+    | .+___jb_(tmp|old|bak)___ | .+\.kate-swp | \.directory
     """,
     re.VERBOSE,
 )
+# Of recorded saves too (vim's 4913, sed, perl, patch, rsync, zip, git, browsers, sqlite3), but people name files so as
+# well: `poetry.lock`, `2024`, `zipfiles`.
 _PASSING = re.compile(
-    r"sed[A-Za-z0-9]{6} | \..+\.[A-Za-z0-9]{6} | .+\.o[A-Za-z0-9]{6} | tmp[a-z0-9_]{8} | d2utmp.{6} | zi[A-Za-z0-9]{6}"
-    r" | XX[A-Za-z0-9]{6}",
+    r"""
+      \d{4,5} | lu[0-9a-z]+\.tmp | .+\.(tmp|temp|part|crdownload|partial|download|lock) | .+\.tmp\.\d+(\..+)?
+    | .+-(journal|wal|shm) | sed[A-Za-z0-9]{6} | \..+\.[A-Za-z0-9]{6} | .+\.o[A-Za-z0-9]{6} | tmp[A-Za-z0-9_]{6,}
+    | d2utmp.{6} | zi[A-Za-z0-9]{6} | XX[A-Za-z0-9]{6} | tmp_obj_.+
+    """,
     re.VERBOSE,
 )
 
@@ -33,5 +38,5 @@ def is_dropping(name: str) -> bool:
 
 
 def is_passing(name: str) -> bool:
-    """Tell whether a new file of this name is probably about to be renamed."""
+    """Tell whether a new file of this name is probably about to be renamed or removed."""
     return _PASSING.fullmatch(name) is not None

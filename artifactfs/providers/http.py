@@ -13,15 +13,12 @@ Rules of this file:
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import json
 import logging
 import random
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 import httpx
 import trio
@@ -31,8 +28,15 @@ from artifactfs import errors
 from artifactfs.observe import Observer
 from artifactfs.providers import targets
 from artifactfs.providers.limits import Budget, Lane
+from artifactfs.providers.messages import Ask, Pairs, Reply, StreamReply, bare, can_be_sent, is_signed, retry_after_s
+from artifactfs.providers.reach import Reach
+
+__all__ = ["HttpClient", "Reply", "StreamReply"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Params = Mapping[str, str] | Sequence[tuple[str, str]] | None
 
 RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -50,78 +54,123 @@ CONNECT_TIMEOUT_S = 5.0
 # Keeping connections warm is worth 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
 KEEPALIVE_S = 300.0
 MAX_CONNECTIONS = 16
-# Digits of a number in a header; 2**63 has 19.
-MAX_DIGITS = 19
-# After a failed connect the source counts as down for this long, so that the next calls fail at once.
-DOWN_S = 2.0
+TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer that was read whole."""
+class _Answer:
+    """An answer whose body is unread, and the address that gave it."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    response: httpx.Response
     url: str
 
-    @property
-    def is_json(self) -> bool:
-        """Tell whether the answer claims to be JSON."""
-        return "json" in self.headers.get("content-type", "")
 
-    def json(self) -> Any:
-        """Return the parsed body.
+class _Wire:
+    """One request at a time: connection, redirects, body, and what can go wrong with them."""
 
-        Raises:
-            ProviderMisbehaved: it is not JSON, or nested deeper than the parser goes.
-        """
+    def __init__(
+        self, source: str, gate: targets.Gate, own_headers: Mapping[str, str], deadline_s: float, observer: Observer
+    ) -> None:
+        """Send ``own_headers`` through ``gate`` to its home, and to nowhere else."""
+        self.source = source
+        self.gate = gate
+        self.reach = Reach()
+        self.deadline_s = deadline_s
+        self._own_headers = dict(own_headers)
+        self._counters = observer.counters(source)
+        self.client = httpx.AsyncClient(
+            headers={"User-Agent": f"artifactfs/{artifactfs.__version__}"},
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
+            follow_redirects=False,
+            trust_env=True,
+        )
+
+    # -- one request -----------------------------------------------------------------------------------------
+
+    async def follow(self, ask: Ask) -> _Answer:
+        """Send one request and follow redirects by hand, the token staying at home."""
+        target, params, came_from = ask.target, ask.params, None
+        for _ in range(MAX_REDIRECTS + 1):
+            allowed = await self.gate.check(target, came_from=came_from, authored=ask.authored)
+            response = await self._send(ask, target, params, allowed)
+            location = response.headers.get("location")
+            if not ask.follow or response.status_code not in REDIRECTS or not location:
+                return _Answer(response, target)
+            await response.aclose()
+            with _words(self.source):
+                target, params, came_from = urljoin(target, location), (), target
+        raise self.error(errors.ProviderMisbehaved, f"more than {MAX_REDIRECTS} redirects", target)
+
+    async def _send(self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None) -> httpx.Response:
+        origin = targets.origin(target)
+        if not self.reach.admits(origin):
+            raise self.error(errors.Unreachable, "the service could not be reached a moment ago", target)
+        left_s = max(0.0, ask.end - trio.current_time())
         try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            message = f"the answer is not JSON ({self.headers.get('content-type', 'no type')})"
-            raise errors.ProviderMisbehaved(message, subject=_bare(self.url), status=self.status) from error
+            # Waiting for a slot, connecting and TLS have ended in one way or another before this cuts in: a
+            # cancelled connect would leak its slot.
+            with _words(self.source), trio.move_on_after(left_s):
+                request = self._request(ask, target, params, allowed, left_s)
+                response = await self.client.send(request, stream=True)
+                self.reach.answered(origin)
+                return response
+        except httpx.HTTPError as error:
+            raise self._transport_error(error, target) from error
+        raise self.error(errors.TimedOut, f"no answer within {self.deadline_s:.0f} s", target)
 
+    def _request(
+        self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None, left_s: float
+    ) -> httpx.Request:
+        """Make a request; with ``allowed`` only a connection to an address of these classes is used."""
+        headers = {"Accept-Encoding": "identity", **ask.headers}
+        if not ask.authored and self.gate.is_home(target) and not is_signed(target):
+            headers.update(self._own_headers)
+        wait_s = min(READ_TIMEOUT_S, self.deadline_s)
+        timeout = httpx.Timeout(wait_s, connect=min(CONNECT_TIMEOUT_S, left_s / 4), pool=left_s / 2)
+        extensions = {} if allowed is None else {"trace": targets.vetting(target, allowed)}
+        return self.client.build_request(
+            "GET", target, params=params or None, headers=headers, timeout=timeout, extensions=extensions
+        )  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
-class StreamReply:
-    """An answer whose body is still coming; ``chunks`` raises ``Unavailable`` if it ends early."""
+    # -- the body --------------------------------------------------------------------------------------------
 
-    status: int
-    headers: Mapping[str, str]
-    url: str
-    chunks: AsyncIterator[bytes]
+    @contextlib.asynccontextmanager
+    async def reading(self, answer: _Answer) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """Hand the body over in pieces, and close what is behind it in whatever state it is left."""
+        body = answer.response.aiter_bytes()
+        chunks = self._chunks(body, answer.url)
+        try:
+            yield chunks
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await chunks.aclose()
+                await answer.response.aclose()
+                await _unwind(body)
 
-    @property
-    def length(self) -> int | None:
-        """Bytes of the body as announced, None if not."""
-        value = self.headers.get("content-length", "")
-        return _number(value) if "content-encoding" not in self.headers else None
+    async def _chunks(self, body: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
+        counters = self._counters
+        try:
+            async for chunk in body:
+                counters.bytes_received += len(chunk)
+                yield chunk
+        except httpx.HTTPError as error:
+            raise self._transport_error(error, url) from error
 
-    def content_range(self) -> tuple[int, int | None] | None:
-        """Return (first byte, total size) of a 206 answer, None if it does not say or does not parse."""
-        unit, _, rest = self.headers.get("content-range", "").partition(" ")
-        span, _, total = rest.partition("/")
-        first = _number(span.partition("-")[0])
-        if unit != "bytes" or first is None:
-            return None
-        return first, _number(total)
+    # -- failures --------------------------------------------------------------------------------------------
 
+    def _transport_error(self, error: httpx.HTTPError, target: str) -> errors.ArtifactFSError:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            self.reach.failed(targets.origin(target), silent=isinstance(error, httpx.ConnectTimeout))
+            return self.error(errors.Unreachable, f"no connection: {str(error) or 'no answer'}", target)
+        if isinstance(error, httpx.TimeoutException):
+            return self.error(errors.TimedOut, "the service does not answer", target)
+        if isinstance(error, httpx.LocalProtocolError):
+            # Its words can hold what was to be sent, the token included.
+            return self.error(errors.ProviderMisbehaved, "the request could not be put into words", target)
+        return self.error(errors.Unavailable, f"the connection broke: {str(error) or type(error).__name__}", target)
 
-def _number(text: str) -> int | None:
-    """Return a number of bytes from a header, None for anything else, one of a thousand digits included."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
-
-
-def _is_signed(url: str) -> bool:
-    """Tell whether a link carries its own authorisation: S3-type stores refuse a token beside it."""
-    return "x-amz-signature=" in urlsplit(url).query.lower()
-
-
-def _bare(url: str) -> str:
-    """Return the URL without query and user info: those can be secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{':' + str(parts.port) if parts.port else ''}{parts.path}"
+    def error(self, kind: type[errors.ArtifactFSError], message: str, url: str) -> errors.ArtifactFSError:
+        return kind(message, provider=self.source, subject=bare(url))
 
 
 class HttpClient:
@@ -148,6 +197,9 @@ class HttpClient:
             observer: counts requests and keeps failures.
             deadline_s: how long one call may take with all its tries, in seconds.
             allow_private: let redirects and ``url_`` bodies lead into private networks.
+
+        Raises:
+            ConfigError: a header cannot be sent as it is; the message does not show it.
         """
         self.source = source
         self.base_url = base_url.rstrip("/")
@@ -155,28 +207,25 @@ class HttpClient:
         self.observer = observer or Observer()
         self.deadline_s = deadline_s
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
-        self._own_headers = dict(headers or {})
-        self._down_until = -1.0
-        self._client = httpx.AsyncClient(
-            headers={"User-Agent": f"artifactfs/{artifactfs.__version__}"},
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
-            follow_redirects=False,
-            trust_env=True,
-        )
+        if not all(map(can_be_sent, (headers or {}).values())):
+            message = (
+                f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
+            )
+            raise errors.ConfigError(message)
+        self._wire = _Wire(source, self.gate, headers or {}, deadline_s, self.observer)
 
     def __repr__(self) -> str:
         """Tell where it goes and what it may still send."""
-        return f"<HttpClient {self.source} {_bare(self.base_url)} {self.budget!r}>"
+        return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self._wire.client.aclose()
 
     async def get(
         self,
         path: str,
-        params: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        params: Params = None,
         *,
         route: str | None = None,
         lane: Lane = Lane.FOREGROUND,
@@ -190,25 +239,13 @@ class HttpClient:
             Unavailable, RateLimited: retried statuses or broken connections until the end.
             Unreachable, TimedOut, QuotaExceeded, ProviderMisbehaved.
         """
-        async with self.stream(path, params, route=route, lane=lane, headers=headers) as reply:
-            body = bytearray()
-            with trio.move_on_after(self.deadline_s) as scope:
-                async for chunk in reply.chunks:
-                    body += chunk
-                    if len(body) > MAX_JSON_BYTES:
-                        message = f"an answer is larger than {MAX_JSON_BYTES >> 20} MiB"
-                        raise self._error(errors.ProviderMisbehaved, message, reply.url)
-            if scope.cancelled_caught:
-                # Each byte came in time, but all of them would not: a server that drips must not hold a reader.
-                message = f"the answer was not complete after {self.deadline_s:.0f} s"
-                raise self._error(errors.TimedOut, message, reply.url)
-            return Reply(reply.status, reply.headers, bytes(body), reply.url)
+        return await self._retrying(self._ask(path, params, route, lane, headers), self._whole)
 
     @contextlib.asynccontextmanager
     async def stream(
         self,
         url: str,
-        params: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        params: Params = None,
         *,
         route: str | None = None,
         lane: Lane = Lane.FOREGROUND,
@@ -223,131 +260,120 @@ class HttpClient:
         ``authored``: the address stands in content, so it gets no token, not even at home, and no redirect leads
         where such an address may not go itself.
         """
-        target = url if url.startswith(("http://", "https://")) else self.base_url + url
-        response = await self._begin(
-            target, params, route or url, lane, headers or {}, follow=follow, authored=authored
-        )
-        body = response.aiter_bytes()
-        chunks = self._chunks(body, str(response.url))
-        try:
-            yield StreamReply(response.status_code, response.headers, str(response.url), chunks)
-        finally:
-            with trio.move_on_after(1, shield=True):
-                await chunks.aclose()
-                await response.aclose()
-                await _unwind(body)
+        ask = self._ask(url, params, route, lane, headers)
+        ask.follow, ask.authored = follow, authored
+        answer = await self._retrying(ask, self._answered)
+        async with (
+            self._wire.reading(answer) as chunks,
+            contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
+        ):
+            yield StreamReply(answer.response.status_code, answer.response.headers, answer.url, reported)
 
-    async def _begin(
-        self,
-        target: str,
-        params: Mapping[str, str] | Sequence[tuple[str, str]] | None,
-        route: str,
-        lane: Lane,
-        headers: Mapping[str, str],
-        *,
-        follow: bool,
-        authored: bool,
-    ) -> httpx.Response:
-        end = trio.current_time() + self.deadline_s
-        for attempt in range(1, MAX_TRIES + 1):
-            left_s = end - trio.current_time()
-            if trio.current_time() < self._down_until:
-                raise self._error(errors.Unreachable, "the service could not be reached a moment ago", target)
-            await self.budget.take(lane, left_s)
-            self.observer.sent(self.source, f"GET {route}")
-            wait_s: float | None = None
+    def _ask(self, url: str, params: Params, route: str | None, lane: Lane, headers: Mapping[str, str] | None) -> Ask:
+        target = url if url.startswith(("http://", "https://")) else self.base_url + url
+        pairs = tuple(params.items() if isinstance(params, Mapping) else params or ())
+        return Ask(target, pairs, route or url, lane, headers or {}, trio.current_time() + self.deadline_s)
+
+    # -- trying ----------------------------------------------------------------------------------------------
+
+    async def _retrying(self, ask: Ask, attempt: Callable[[Ask], Awaitable[T]]) -> T:
+        """Try until it works, cannot work, or the deadline is near."""
+        for tried in range(1, MAX_TRIES + 1):
+            await self._admit(ask)
+            ask.wait_s = None
             try:
-                response = await self._hop(target, params, headers, follow=follow, authored=authored)
-            except httpx.HTTPError as error:
-                failure = self._transport_error(error, target)
-            except (httpx.InvalidURL, UnicodeError) as error:
-                message = "an address in an answer cannot be understood"
-                raise errors.ProviderMisbehaved(message, provider=self.source) from error
-            else:
-                if response.status_code not in RETRIED_STATUS:
-                    self.observer.succeeded(self.source)
-                    return response
-                wait_s = _retry_after_s(response)
-                failure = await self._status_error(response, wait_s)
-            pause_s = self._pause_s(attempt, wait_s)
-            gone = isinstance(failure, errors.Unreachable) and attempt > 1
-            if gone or attempt == MAX_TRIES or trio.current_time() + pause_s > end:
-                self._report(failure, target)
+                return await attempt(ask)
+            except (errors.Unavailable, errors.Unreachable, errors.TimedOut) as error:
+                failure = error
+            pause_s = self._pause_s(tried, ask.wait_s)
+            gone = isinstance(failure, errors.Unreachable) and (
+                tried > 1 or self._wire.reach.is_resting(self.gate.home)
+            )
+            if gone or tried == MAX_TRIES or trio.current_time() + pause_s > ask.end:
+                self._report(failure, ask.target)
                 raise failure
             log.info("%s: %s; trying again in %.1f s", self.source, failure, pause_s)
             await trio.sleep(pause_s)
         raise AssertionError  # pragma: no cover - the loop always returns or raises
+
+    async def _admit(self, ask: Ask) -> None:
+        """Wait for leave to send a request.
+
+        Raises:
+            RateLimited, QuotaExceeded: it would not come before the deadline; nothing is sent.
+        """
+        quiet_s = self._wire.reach.quiet_s()
+        left_s = ask.end - trio.current_time()
+        if quiet_s > left_s:
+            message = f"the service asked for fewer requests; the next one may be sent in {quiet_s:.0f} s"
+            raise errors.RateLimited(
+                message, retry_after_s=quiet_s, provider=self.source, subject=bare(ask.target), status=429
+            )  # fmt: skip
+        await trio.sleep(quiet_s)
+        await self.budget.take(ask.lane, left_s - quiet_s)
+        self.observer.sent(self.source, f"GET {ask.route}")
 
     @staticmethod
     def _pause_s(attempt: int, wait_s: float | None) -> float:
         jitter = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0**attempt))  # noqa: S311 - no secret
         return jitter if wait_s is None else wait_s + jitter / 4
 
-    async def _hop(
-        self,
-        target: str,
-        params: Mapping[str, str] | Sequence[tuple[str, str]] | None,
-        headers: Mapping[str, str],
-        *,
-        follow: bool,
-        authored: bool,
-    ) -> httpx.Response:
-        """Send one request and follow redirects by hand, the token staying at home."""
-        for _ in range(MAX_REDIRECTS + 1):
-            sent = {"Accept-Encoding": "identity", **headers}
-            if not authored and self.gate.is_home(target) and not _is_signed(target):
-                sent.update(self._own_headers)
-            query = list(params.items()) if isinstance(params, Mapping) else params
-            request = self._client.build_request("GET", target, params=tuple(query) if query else None, headers=sent)
-            response = await self._client.send(request, stream=True)
-            location = response.headers.get("location")
-            if not follow or response.status_code not in REDIRECTS or not location:
-                return response
-            await response.aclose()
-            goal = str(response.url.join(location))
-            await self.gate.check(goal, came_from=target, authored=authored)
-            target, params = goal, None
-        raise self._error(errors.ProviderMisbehaved, f"more than {MAX_REDIRECTS} redirects", target)
+    async def _whole(self, ask: Ask) -> Reply:
+        """Send a request and read its answer to the end."""
+        answer = await self._answered(ask)
+        body = bytearray()
+        async with self._wire.reading(answer) as chunks:
+            with trio.move_on_at(ask.end) as scope:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > MAX_JSON_BYTES:
+                        message = f"an answer is larger than {MAX_JSON_BYTES >> 20} MiB"
+                        raise self._wire.error(errors.ProviderMisbehaved, message, answer.url)
+        if scope.cancelled_caught:
+            # Each byte came in time, but all of them would not: a server that drips must not hold a reader.
+            message = f"the answer was not complete after {self.deadline_s:.0f} s"
+            raise self._wire.error(errors.TimedOut, message, answer.url)
+        return Reply(answer.response.status_code, answer.response.headers, bytes(body), answer.url)
 
-    async def _chunks(self, body: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
-        counters = self.observer.counters(self.source)
+    async def _answered(self, ask: Ask) -> _Answer:
+        """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
+        answer = await self._wire.follow(ask)
+        status = answer.response.status_code
+        if status not in RETRIED_STATUS:
+            self.observer.succeeded(self.source)
+            return answer
+        await answer.response.aclose()
+        ask.wait_s = retry_after_s(answer.response.headers)
+        request_id = answer.response.headers.get("x-request-id")
+        facts: dict[str, Any] = {"provider": self.source, "subject": bare(answer.url), "request_id": request_id}
+        if status != TOO_MANY:
+            raise errors.Unavailable(f"the service failed ({status})", status=status, **facts)
+        if ask.wait_s is not None and self.gate.is_home(answer.url):
+            self._wire.reach.hush(ask.wait_s)
+        message = "the service asked for fewer requests (429)"
+        raise errors.RateLimited(message, retry_after_s=ask.wait_s, status=status, **facts)
+
+    async def _reported(self, chunks: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
+        """Pass pieces on; a failure is noted here, as nobody tries again."""
         try:
-            async for chunk in body:
-                counters.bytes_received += len(chunk)
+            async for chunk in chunks:
                 yield chunk
-        except httpx.HTTPError as error:
-            failure = self._transport_error(error, url)
+        except errors.ArtifactFSError as failure:
             self._report(failure, url)
-            raise failure from error
-
-    def _transport_error(self, error: httpx.HTTPError, target: str) -> errors.ArtifactFSError:
-        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-            if self.gate.is_home(target):
-                timed_out = isinstance(error, httpx.ConnectTimeout)
-                self._down_until = trio.current_time() + DOWN_S if timed_out else -1.0
-            return self._error(errors.Unreachable, f"no connection: {error}", target)
-        if isinstance(error, httpx.TimeoutException):
-            return self._error(errors.TimedOut, f"no answer within {READ_TIMEOUT_S:.0f} s", target)
-        return self._error(errors.Unavailable, f"the connection broke: {str(error) or type(error).__name__}", target)
-
-    async def _status_error(self, response: httpx.Response, wait_s: float | None) -> errors.ArtifactFSError:
-        await response.aclose()
-        status, url = response.status_code, str(response.url)
-        facts: dict[str, Any] = {
-            "provider": self.source,
-            "subject": _bare(url),
-            "status": status,
-            "request_id": response.headers.get("x-request-id"),
-        }
-        if status == 429:  # noqa: PLR2004 - the field's own number
-            return errors.RateLimited("the service asked for fewer requests (429)", retry_after_s=wait_s, **facts)
-        return errors.Unavailable(f"the service failed ({status})", **facts)
-
-    def _error(self, kind: type[errors.ArtifactFSError], message: str, url: str) -> errors.ArtifactFSError:
-        return kind(message, provider=self.source, subject=_bare(url))
+            raise
 
     def _report(self, error: errors.ArtifactFSError, url: str) -> None:
-        self.observer.failed(self.source, _bare(url), str(error), status=error.status, request_id=error.request_id)
+        self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)
+
+
+@contextlib.contextmanager
+def _words(source: str) -> Iterator[None]:
+    """Turn what an address that is none makes httpx raise into our words."""
+    try:
+        yield
+    except (httpx.InvalidURL, ValueError) as error:
+        message = "an address in an answer cannot be understood"
+        raise errors.ProviderMisbehaved(message, provider=source) from error
 
 
 async def _unwind(body: AsyncIterator[bytes]) -> None:
@@ -359,16 +385,3 @@ async def _unwind(body: AsyncIterator[bytes]) -> None:
     with contextlib.suppress(Exception):
         while True:
             await anext(body)
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """Return the seconds of a Retry-After header, in either of its forms."""
-    value = response.headers.get("retry-after", "").strip()
-    seconds = _number(value)
-    if seconds is not None:
-        return float(seconds)
-    try:
-        parsed = email.utils.parsedate_tz(value) if value else None
-        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else None
-    except (ValueError, OverflowError):
-        return None  # a date that looks like one, but is none

@@ -44,7 +44,11 @@ class Budget:
 
     def left(self) -> float:
         """Return how many requests could be sent at this moment."""
-        return math.inf if math.isinf(self.rate_per_s) else max(0.0, self._tokens)
+        if math.isinf(self.rate_per_s):
+            return math.inf
+        if self._stamp > -math.inf:
+            self._refill()
+        return max(0.0, self._tokens)
 
     def _refill(self) -> None:
         now = trio.current_time()
@@ -63,9 +67,15 @@ class Budget:
         self._refill()
         ahead = sum(1 for other, _ in self._waiting if other <= lane)
         wait_s = (1 + ahead - self._tokens) / self.rate_per_s
-        if wait_s > max_wait_s:
-            message = f"the request budget is used up; the next request may be sent in {wait_s:.0f} s"
-            raise errors.QuotaExceeded(message)
+        # Who goes first may still come, so what was estimated is not promised.
+        with trio.move_on_after(max_wait_s):
+            if wait_s <= max_wait_s:
+                await self._wait(lane)
+                return
+        message = f"the request budget is used up; the next request may be sent in {wait_s:.0f} s"
+        raise errors.QuotaExceeded(message)
+
+    async def _wait(self, lane: Lane) -> None:
         me = (lane, next(self._order))
         heapq.heappush(self._waiting, me)
         try:

@@ -9,26 +9,27 @@ from artifactfs import config
 from artifactfs.observe import Observer
 from artifactfs.providers.base import Memory, Provider
 from artifactfs.providers.limits import Budget
+from artifactfs.providers.window import MinuteBudget
 
 if TYPE_CHECKING:
     from artifactfs.providers.http import HttpClient
 
-# Requests a minute and at once that a source may send unless the configuration says otherwise. VLM Run's public service:
-# its cheapest plan (10 a minute). Syntropic137: its gateway's 30 a second with a burst of 50. Elsewhere there is no known
-# limit, and a 429 is obeyed when it comes.
+# What a source may send unless the configuration says otherwise. VLM Run's public service: requests a minute of its
+# cheapest plan. Syntropic137: its gateway's 30 a second with a burst of 50. Elsewhere there is no known limit, and a
+# 429 is obeyed when it comes.
 PUBLIC_VLMRUN_HOSTS = frozenset({"api.vlm.run", "agent.vlm.run"})
-PUBLIC_VLMRUN = (10.0, 10.0)
-SYNTROPIC137 = (30.0 * 60, 50.0)
+PUBLIC_VLMRUN_PER_MINUTE = 10.0
+SYNTROPIC137_PER_S, SYNTROPIC137_BURST = 30.0, 50.0
 
 
 def budget_of(source: config.Source) -> Budget:
-    """Return the request budget of a source."""
+    """Return the request budget of a source: as configured, else what its service is known to allow."""
     if source.requests_per_minute is not None:
-        return Budget(source.requests_per_minute / 60, max(1.0, min(source.requests_per_minute, 50.0)))
+        return MinuteBudget(source.requests_per_minute)
     if source.service == "vlmrun" and urlsplit(source.url).hostname in PUBLIC_VLMRUN_HOSTS:
-        return Budget(PUBLIC_VLMRUN[0] / 60, PUBLIC_VLMRUN[1])
+        return MinuteBudget(PUBLIC_VLMRUN_PER_MINUTE)
     if source.service == "syntropic137":
-        return Budget(SYNTROPIC137[0] / 60, SYNTROPIC137[1])
+        return Budget(SYNTROPIC137_PER_S, SYNTROPIC137_BURST)
     return Budget()
 
 

@@ -7,7 +7,11 @@ configuration allows it; the token only ever goes to the configured origin.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
@@ -15,6 +19,7 @@ import trio
 from artifactfs import errors
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+PUBLIC = frozenset({"public"})
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -48,14 +53,16 @@ class Gate:
 
     def __init__(self, base_url: str, *, allow_private: bool) -> None:
         """Take ``base_url`` as home."""
-        self._home = origin(base_url)
+        self.home = origin(base_url)
         self._allow_private = allow_private
+        # Through a proxy every connection is to the proxy.
+        self._vets = not urllib.request.getproxies()
 
     def is_home(self, url: str) -> bool:
         """Tell whether the token may go there."""
-        return origin(url) == self._home
+        return origin(url) == self.home
 
-    async def check(self, url: str, *, came_from: str | None = None, authored: bool = False) -> None:
+    async def check(self, url: str, *, came_from: str | None = None, authored: bool = False) -> frozenset[str] | None:
         """Refuse an address that must not be asked.
 
         Args:
@@ -63,8 +70,13 @@ class Gate:
             came_from: the address whose answer named it.
             authored: it stands in content (an agent wrote it) rather than in the service's own redirect.
 
+        Returns:
+            The classes of IP address that it may lead to, for ``vetting``: a name can come to mean another address
+            between this look and the connection. None where any will do.
+
         Raises:
             ProviderMisbehaved: the address is refused; the message says why.
+            Unreachable: its name means nothing.
         """
         scheme, host, _port = there = origin(url)
         if scheme not in DEFAULT_PORTS or not host:
@@ -73,23 +85,41 @@ class Gate:
         if came_from is not None and origin(came_from)[0] == "https" and scheme == "http":
             message = "refused to follow a redirect from https to http"
             raise errors.ProviderMisbehaved(message, subject=host)
-        if there == self._home or self._allow_private:
-            return
-        kinds = await self._classes(host)
-        allowed = {"public"} if authored else {"public"} | await self._classes(self._home[1])
-        if not kinds <= allowed:
+        if there == self.home or self._allow_private:
+            return None
+        found = await self._classes(host)
+        allowed = PUBLIC if authored else PUBLIC | await self._classes(self.home[1])
+        if not found <= allowed:
             message = f"refused to follow an address on a private network ({host})"
             raise errors.ProviderMisbehaved(message, subject=host)
+        return allowed if self._vets else None
 
     @staticmethod
-    async def _classes(host: str) -> set[str]:
-        try:
-            return {_class_of(host)}
-        except ValueError:
-            pass
+    async def _classes(host: str) -> frozenset[str]:
+        with contextlib.suppress(ValueError):
+            return frozenset({_class_of(host)})
         try:
             found = await trio.socket.getaddrinfo(host, None)
         except (OSError, UnicodeError) as error:
             message = f"no address is known for {host}"
             raise errors.Unreachable(message, subject=host) from error
-        return {_class_of(str(row[4][0])) for row in found}
+        return frozenset(_class_of(str(row[4][0])) for row in found)
+
+
+def vetting(url: str, allowed: frozenset[str]) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
+    """Return a trace function (httpcore's extension) that gives up a connection to an address of another class.
+
+    Nothing has been sent at that point. A connection that is used again was looked at when it was made.
+    """
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event != "connection.connect_tcp.complete":
+            return
+        stream = info["return_value"]
+        address = stream.get_extra_info("server_addr")
+        if not address or _class_of(str(address[0])) not in allowed:
+            await stream.aclose()
+            message = f"refused to follow an address on a private network ({origin(url)[1]})"
+            raise errors.ProviderMisbehaved(message, subject=origin(url)[1])
+
+    return trace

@@ -1,12 +1,13 @@
 """Inode numbers and the table of nodes that the kernel knows.
 
-Rules of this file: a number is a hash of what the node is, so it is the same after a remount; look-up counts change only
-where a reply to the kernel has been accepted, or the kernel forgets.
+Rules of this file: a number is a hash of what the node is, so it is the same after a remount; look-up counts change
+only where a reply to the kernel has been accepted, or the kernel forgets.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from artifactfs.tree.nodes import Node
 
@@ -18,8 +19,9 @@ MASK = (1 << 63) - 1
 
 def number(identity: tuple[str, ...], attempt: int = 0) -> int:
     """Return the inode number of an identity; ``attempt`` steps aside when two identities meet."""
-    text = "\0".join((*identity, str(attempt)) if attempt else identity)
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    # ascii() quotes what a title may hold (NUL, quotes, surrogates): no two identities give one text.
+    text = ascii((*identity, attempt) if attempt else identity)
+    digest = hashlib.blake2b(text.encode("ascii"), digest_size=8).digest()
     return max(FIRST_FREE, int.from_bytes(digest, "big") & MASK)
 
 
@@ -39,6 +41,10 @@ class InodeTable:
         """Return the node of a number the kernel knows."""
         return self._nodes.get(ino)
 
+    def nodes(self) -> Iterable[Node]:
+        """Return the nodes the kernel knows."""
+        return self._nodes.values()
+
     def settle(self, node: Node) -> Node:
         """Return the node that stands for this identity: the known one, or this one with a number of its own."""
         attempt = 0
@@ -52,9 +58,13 @@ class InodeTable:
         return known
 
     def apply_lookup(self, node: Node) -> None:
-        """Count one accepted reply that named this node."""
-        self._nodes[node.ino] = node
-        node.nlookup += 1
+        """Count one accepted reply that named this node.
+
+        Since the node was settled another reply may have told the kernel of the same inode through another object (a
+        directory is read long after it was opened): the count belongs to the one in the table.
+        """
+        known = self._nodes.setdefault(node.ino, node)
+        known.nlookup += 1
 
     def apply_forget(self, ino: int, count: int) -> None:
         """Count replies the kernel has dropped; the last one drops the node.

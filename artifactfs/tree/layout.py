@@ -83,8 +83,8 @@ class Place:
 class _Shape:
     """The levels before they have names, by raw path.
 
-    ``inner`` are folders whose contents this listing says (``None``: only implied by what is below them); ``points`` are
-    folders with a listing of their own, by the path of their parent.
+    ``inner`` are folders whose contents this listing says (``None``: only implied by what is below them); ``points``
+    are folders with a listing of their own, by the path of their parent.
     """
 
     inner: dict[Path, Folder | None] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Artifact directories, version lists and the files of a version, as nodes.
 
-Rules of this file: pure. Everything below a version id is immutable unless its bytes are a pointer. ``v1`` is the oldest.
+Rules of this file: pure. Everything below a version id is immutable unless its bytes are a pointer. ``v1`` is the
+oldest.
 """
 
 from __future__ import annotations
@@ -90,14 +91,19 @@ def _link(node: Node, name: str, target: str) -> Node:
     )  # fmt: skip
 
 
-def in_order(versions: Sequence[Version]) -> list[Version]:
-    """Return versions oldest first: by their times, and where those are equal or missing by the service's order."""
+def in_order(versions: Sequence[Version], current: Version | None = None) -> list[Version]:
+    """Return versions oldest first: by their times, and where those are equal or missing by the service's order.
+
+    ``current`` is added as the newest if the service's list was made before it.
+    """
     ordered = list(versions)
     times = [v.created_at_ns for v in ordered if v.created_at_ns is not None]
     if times and times[0] > times[-1]:
         ordered.reverse()
     if len(times) == len(ordered):
         ordered.sort(key=lambda v: v.created_at_ns or 0)
+    if current is not None and all(version.id != current.id for version in ordered):
+        ordered.append(current)
     return ordered
 
 
@@ -127,7 +133,8 @@ def versions_level(node: Node, ordered: Sequence[Version], *, complete: bool) ->
         level.children[f"v{at}"] = Node(
             number(identity), identity, Kind.DIRECTORY, f"v{at}", directory=VersionDir(artifact, version),
             mtime_ns=version.created_at_ns or node.mtime_ns, artifact=artifact, version=version,
-            immutable=not _is_pointer(version), source=node.source,
+            # Of a list that is cut short nobody knows where it begins: what is v1 today may be v7 once it is whole.
+            immutable=complete and not _is_pointer(version), source=node.source,
         )  # fmt: skip
     return level
 
@@ -183,20 +190,23 @@ def tree_levels(root: Node, members: Iterable[TreeMember]) -> dict[str, Level]:
         by_parent[parent][name] = member
         if member.kind == "dir":
             by_parent.setdefault(member.path, {})
-    return {path: _tree_level(root, path, children) for path, children in by_parent.items()}
+    return {path: _tree_level(root, children) for path, children in by_parent.items()}
 
 
 def _imply(by_parent: dict[str, dict[str, TreeMember]], path: str) -> None:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        if path in by_parent:
-            return
-        by_parent[path] = {}
-        parent, _, name = path.rpartition("/")
-        by_parent.setdefault(parent, {}).setdefault(name, TreeMember(path, "dir"))
+    """Have every directory above a path, each one in its own parent."""
+    above = path.rpartition("/")[0]
+    missing = []
+    while above not in by_parent:  # "" always is
+        missing.append(above)
+        by_parent[above] = {}
+        above = above.rpartition("/")[0]
+    for directory in missing:
+        parent, _, name = directory.rpartition("/")
+        by_parent[parent].setdefault(name, TreeMember(directory, "dir"))
 
 
-def _tree_level(root: Node, path: str, children: Mapping[str, TreeMember]) -> Level:
+def _tree_level(root: Node, children: Mapping[str, TreeMember]) -> Level:
     claims = [names.Claim(raw, raw, raw, folder=member.kind == "dir") for raw, member in children.items()]
     given = names.assign(claims)
     level = Level()
@@ -223,9 +233,9 @@ def member_node(root: Node, member: TreeMember, name: str) -> Node:
         if kind is Kind.SYMLINK
         else Exact(member.size)
     )
+    below = VersionDir(place.artifact, place.version, member.path, place.present) if kind is Kind.DIRECTORY else None
     return Node(
-        number(identity), identity, kind, name,
-        directory=VersionDir(place.artifact, place.version, member.path, place.present) if kind is Kind.DIRECTORY else None,
+        number(identity), identity, kind, name, directory=below,
         content=content, target=member.target, size=size, mtime_ns=member.mtime_ns or root.mtime_ns,
         executable=member.executable, immutable=root.immutable, artifact=place.artifact, version=place.version,
         tree_path=member.path, writable=root.writable, source=root.source,

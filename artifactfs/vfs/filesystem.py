@@ -6,14 +6,16 @@ changed by ``apply_lookup`` when a reply has been accepted and by ``forget``, no
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from artifactfs import errors
+from artifactfs.content.facts import PointerFact
 from artifactfs.content.reader import ContentReader
 from artifactfs.journal.staging import Staging
-from artifactfs.model.content import Exact, Hint, Inline, Pointer, Size
+from artifactfs.model.content import ContentRef, Exact, Hint, Inline, Pointer, Size
 from artifactfs.model.entry import DirRef
 from artifactfs.tree.inodes import ROOT, InodeTable
 from artifactfs.tree.layout import CONTROL
@@ -21,13 +23,15 @@ from artifactfs.tree.nodes import Kind, Listed, MountRoot, Node
 from artifactfs.vfs.control_dir import ControlFiles, is_control
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.handles import DirectoryHandle, HandleTable, ReadHandle, WriteHandle
-from artifactfs.vfs.namespace import Namespace
+from artifactfs.vfs.namespace import Move, Namespace
 from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writing import Writer
 
 # A pointer's bytes are believed for as long as a listing is; after that the next open reads them again.
 POINTER_AGE_S = 60.0
 FOREVER_S = 365 * 86400.0
+# First words of the identities that say which version of an artifact is the current one.
+OF_ARTIFACT = frozenset({"version link", "metadata"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,16 @@ class FileSystem:
         self.content = content
         self.control = control
         self.directories = Directories(sources, content, control.level, show_ids=show_ids)
-        self.writer = Writer(sources, self.directories, content, staging)
-        self.namespace = Namespace(self.directories, self.writer)
         self.handles = HandleTable()
         self.inodes = InodeTable(self._make_root(single=single))
         self.size_settled: Callable[[int], None] = lambda _ino: None
+        self.writer = Writer(
+            sources, self.directories, content, staging, lambda node: self.inodes.get(node.parent),
+            lambda ino: self.size_settled(ino),
+        )  # fmt: skip
+        self.writer.saver.path_of = self.path_of
+        self.directories.listings.is_known = lambda node: node.identity in self.writer.overlay.saved
+        self.namespace = Namespace(self.directories, self.writer, self.inodes.nodes)
         self._shown: dict[int, str] = {}
 
     def _make_root(self, *, single: bool) -> Node:
@@ -107,19 +116,18 @@ class FileSystem:
         if len(name.encode("utf-8", "surrogateescape")) > 255:  # noqa: PLR2004 - NAME_MAX, as statfs says
             raise errors.NameTooLong
         await self.writer.settled(parent.source)
-        draft = self.writer.overlay.drafts.get(parent.ino, {}).get(name)
-        found = draft or await self.directories.lookup(parent, name)
+        found = self.writer.overlay.names(parent).get(name) or await self.directories.lookup(parent, name)
         if found is None:
             raise errors.NotFound(subject=name)
         return self._settle(parent, found)
 
     def _settle(self, parent: Node, found: Node) -> Node:
-        node = self.writer.overlay.edited.get(found.identity)
+        node = self.writer.overlay.saved.get(found.identity)
         if node is None:
             found.parent = parent.ino
             return self.inodes.settle(found)
-        if node is not found and node.draft is None:
-            node.version, node.artifact, node.name = found.version, found.artifact, found.name
+        if node is not found:
+            node.version, node.artifact, node.name, node.parent = found.version, found.artifact, found.name, parent.ino
         return node
 
     def accepted(self, node: Node) -> None:
@@ -129,12 +137,18 @@ class FileSystem:
     def forget(self, ino: int, count: int) -> None:
         """Uncount replies that the kernel has dropped."""
         self.inodes.apply_forget(ino, count)
+        if self.inodes.get(ino) is None:
+            self._shown.pop(ino, None)
+            self.writer.overlay.spoiled.discard(ino)
 
     def kernel_ttl_s(self, node: Node) -> float:
         """Return how long the kernel may believe a name and its attributes, in seconds."""
-        if node.immutable:
+        # The root over several sources never changes; asked for at every path it would cost two upcalls a file.
+        if node.immutable or isinstance(node.directory, MountRoot):
             return FOREVER_S
         source = self.sources.get(node.source)
+        if source is not None and source.provider.publisher is not None and node.identity[0] in OF_ARTIFACT:
+            return 0.0  # who saves a file and reads `latest` in the next command must find that save
         return source.provider.listing_ttl_s if source else 0.0
 
     def attr_ttl_s(self, node: Node) -> float:
@@ -151,9 +165,9 @@ class FileSystem:
         """Return a node whose attributes are right, its size settled."""
         node = self.node(ino)
         await self.writer.settled(node.source)
-        staged = self.writer.overlay.staged.get(node.ino)
-        if staged is not None:
-            node.size, node.mtime_ns = Exact(staged.size), staged.mtime_ns or node.mtime_ns
+        edit = self.writer.overlay.edits.get(node.ino)
+        if edit is not None:
+            node.size, node.mtime_ns = Exact(edit.staged.size), edit.staged.mtime_ns or node.mtime_ns
         elif is_control(node):
             self.control.refresh(node)
         elif node.kind is Kind.FILE and not isinstance(node.size, Exact) and node.content is not None:
@@ -164,45 +178,58 @@ class FileSystem:
         content = node.content
         if content is None:
             return
-        size = await self.content.size(content)
-        if isinstance(content, Pointer):
-            # What a pointer shows may be swapped: its size is never exact, only the last that was read.
-            node.size = Hint(size)
-            fact = self.content.pointer_fact(content)
-            if fact is not None and fact.changed_ns:
-                node.mtime_ns = fact.changed_ns
-        else:
-            node.size = Exact(size)
+        if not isinstance(content, Pointer):
+            node.size = Exact(await self.content.size(content))
+            return
+        _, fact = await self.content.pin(content, math.inf)
+        if not self._is_held(node, fact.sha256):
+            self._show(node, fact)
+
+    @staticmethod
+    def _show(node: Node, fact: PointerFact) -> None:
+        """Let a node have the size of what its pointer shows; never exact, because that may be swapped."""
+        node.size = Hint(fact.size)
+        if fact.changed_ns:
+            node.mtime_ns = fact.changed_ns
+
+    def _is_held(self, node: Node, sha256: str) -> bool:
+        """Tell whether somebody reads other bytes through the kernel's pages: these and their size must stay."""
+        return self._shown.get(node.ino, sha256) != sha256 and any(
+            isinstance(handle, ReadHandle) for handle in self.handles.of(node)
+        )
 
     async def setattr(self, ino: int, change: Change, handle: int | None) -> Node:
         """Change a size (which is a save), keep mode and times locally."""
         node = self.node(ino)
         self.writer.publisher(node.source)
-        if not node.writable and node.kind is Kind.FILE:
-            message = "only the present version of an artifact can be written"
+        if not node.writable and not isinstance(node.directory, Listed):
+            message = "only the present version of an artifact can be changed"
             raise errors.ReadOnly(message)
-        staged = self.writer.overlay.staged.get(node.ino)
         if change.size is not None:
             await self._truncate(node, change.size, handle)
+        edit = self.writer.overlay.edits.get(node.ino)
         if change.executable is not None and node.kind is Kind.FILE:
             node.executable = change.executable
-            if staged is not None:
-                staged.executable = change.executable
+            if edit is not None:
+                edit.staged.executable = change.executable
         if change.mtime_ns is not None:
             node.mtime_ns = change.mtime_ns
-            if staged is not None:
-                staged.mtime_ns = change.mtime_ns
+            if edit is not None:
+                edit.staged.mtime_ns = change.mtime_ns
         return await self.getattr(ino)
 
     async def _truncate(self, node: Node, size: int, handle: int | None) -> None:
         if node.kind is not Kind.FILE:
             raise errors.IsADirectory
         if handle is not None and isinstance(opened := self.handles.any(handle), WriteHandle):
-            opened.staged.truncate(size)
+            opened.edit.staged.truncate(size)
             return
-        staged = await self.writer.open(node, truncate=size == 0)
-        staged.truncate(size)
-        await self.writer.release(node, staged, self.inodes.get(node.parent))
+        edit = await self.writer.open(node, truncate=size == 0)
+        try:
+            edit.staged.truncate(size)
+            await self.writer.flush(edit)
+        finally:
+            await self.writer.release(edit)
 
     # -- directories -----------------------------------------------------------------------------------------
 
@@ -211,9 +238,9 @@ class FileSystem:
         node = self.node(ino)
         await self.writer.settled(node.source)
         level = await self.directories.children(node)
-        drafts = self.writer.overlay.drafts.get(ino, {})
-        entries = [self._settle(node, child) for name, child in level.children.items() if name not in drafts]
-        entries.extend(drafts.values())
+        edited = self.writer.overlay.names(node)
+        entries = [self._settle(node, child) for name, child in level.children.items() if name not in edited]
+        entries.extend(self._settle(node, child) for child in edited.values())
         return self.handles.add(DirectoryHandle(node, entries))
 
     def readdir(self, handle: int) -> list[Node]:
@@ -229,13 +256,12 @@ class FileSystem:
             raise errors.IsADirectory
         writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
         if writing:
-            staged = await self.writer.open(node, truncate=bool(flags & os.O_TRUNC))
-            return Opened(self.handles.add(WriteHandle(node, staged)), keep_cache=not flags & os.O_TRUNC)
+            edit = await self.writer.open(node, truncate=bool(flags & os.O_TRUNC))
+            return Opened(self.handles.add(WriteHandle(node, edit)), self.writer.overlay.keeps_pages(ino))
         await self.writer.settled(node.source)
-        staged_now = self.writer.overlay.staged.get(ino)
-        if staged_now is not None:
-            staged_now.writers += 1
-            return Opened(self.handles.add(WriteHandle(node, staged_now)), keep_cache=True)
+        edited = self.writer.overlay.edits.get(ino)
+        if edited is not None:
+            return Opened(self.handles.add(ReadHandle(node, Inline(b""), edited.staged.size)), keep_cache=True)
         return await self._open_reading(node)
 
     async def _open_reading(self, node: Node) -> Opened:
@@ -244,28 +270,34 @@ class FileSystem:
             self.control.refresh(node)
             content, keep, direct = node.content, False, True
         if isinstance(content, Pointer):
-            ref, fact = await self.content.pin(content, POINTER_AGE_S)
-            node.size = Hint(fact.size)
+            content, fact = await self.content.pin(content, POINTER_AGE_S)
             keep = self._shown.get(node.ino) == fact.sha256
-            # Pages are shared by all who have the inode open: other bytes than theirs must not go through them.
-            direct = not keep and any(isinstance(h, ReadHandle) for h in self.handles.of(node))
+            direct = self._is_held(node, fact.sha256)
             if not direct:
                 self._shown[node.ino] = fact.sha256
-            content = ref
+                self._show(node, fact)
+                self.size_settled(node.ino)
+            return Opened(self.handles.add(ReadHandle(node, content, fact.size)), keep_cache=keep, direct_io=direct)
         if content is None:
             content = Inline(b"")
         size = await self.content.size(content)
         if not isinstance(node.size, Exact) or node.size.value != size:
-            node.size = node.size if isinstance(node.content, Pointer) else Exact(size)
+            node.size = Exact(size)
             self.size_settled(node.ino)
+        keep = keep and self.writer.overlay.keeps_pages(node.ino)
         return Opened(self.handles.add(ReadHandle(node, content, size)), keep_cache=keep, direct_io=direct)
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Return bytes of an open file; fewer than asked only at its end."""
         opened = self.handles.any(handle)
         match opened:
-            case WriteHandle(staged=staged):
-                return staged.read(offset, length)
+            case WriteHandle(edit=edit) if not edit.staged.closed:
+                return edit.staged.read(offset, length)
+            case ReadHandle(node=node) if (edited := self.writer.overlay.edits.get(node.ino)) is not None:
+                return edited.staged.read(offset, length)
+            case ReadHandle(node=node, pattern=pattern) if node.writable and isinstance(node.content, ContentRef):
+                # Saved through this mount since it was opened, perhaps: an inode shows one content to all.
+                return await self.content.read(node.content, offset, length, pattern)
             case ReadHandle(content=content, size=size, pattern=pattern):
                 return await self.content.read(content, offset, max(0, min(length, size - offset)), pattern)
             case _:
@@ -274,26 +306,27 @@ class FileSystem:
     async def create(self, parent_ino: int, name: str, *, executable: bool) -> tuple[Node, int]:
         """Make and open a new file; return its node and handle."""
         parent = self.node(parent_ino)
-        node, staged = self.namespace.create(parent, name, executable=executable)
-        return node, self.handles.add(WriteHandle(node, staged))
+        edit = self.namespace.create(parent, name, executable=executable)
+        return edit.node, self.handles.add(WriteHandle(edit.node, edit))
 
     def write(self, handle: int, offset: int, data: bytes) -> int:
         """Put bytes into an open file's draft."""
         opened = self.handles.get(handle, WriteHandle)
-        return opened.staged.write(offset, data)
+        return opened.edit.staged.write(offset, data)
 
     async def flush(self, handle: int) -> None:
         """Make what was written through a handle durable here."""
         opened = self.handles.any(handle)
         if isinstance(opened, WriteHandle):
-            await self.writer.flush(opened.node, opened.staged)
+            await self.writer.flush(opened.edit)
 
     async def release(self, handle: int) -> None:
         """Close a handle; the last writer's close publishes."""
         opened = self.handles.drop(handle)
         if isinstance(opened, WriteHandle):
-            await self.writer.release(opened.node, opened.staged, self.inodes.get(opened.node.parent))
+            await self.writer.release(opened.edit)
         if opened is not None:
+            self.writer.overlay.collect(opened.node)
             self.inodes.apply_close(opened.node)
 
     # -- changes of names ------------------------------------------------------------------------------------
@@ -327,7 +360,7 @@ class FileSystem:
             target = None
         if target is not None and not replace:
             raise errors.AlreadyExists
-        await self.namespace.rename((self.node(old[0]), old[1], node), self.node(new[0]), new[1], target)
+        await self.namespace.rename(Move(self.node(old[0]), old[1], node, self.node(new[0]), new[1], target))
 
     # -- for others ------------------------------------------------------------------------------------------
 
@@ -349,7 +382,7 @@ class FileSystem:
         """Return the node at a path below the mount point."""
         node = self.node(ROOT)
         for name in filter(None, path.split("/")):
-            found = self.writer.overlay.drafts.get(node.ino, {}).get(name) or await self.directories.lookup(node, name)
+            found = self.writer.overlay.names(node).get(name) or await self.directories.lookup(node, name)
             if found is None:
                 raise errors.NotFound(subject=path)
             node = self._settle(node, found)

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from artifactfs import errors
 from artifactfs.content.readahead import Pattern
-from artifactfs.journal.staging import Staged
 from artifactfs.model.content import Content
 from artifactfs.tree.nodes import Node
+from artifactfs.vfs.overlay import Edit
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class DirectoryHandle:
 
 @dataclass(slots=True)
 class ReadHandle:
-    """A file opened for reading, on the content it had then."""
+    """A file opened for reading, on the content it had then; what this mount itself writes to it is read all the same."""
 
     node: Node
     content: Content
@@ -36,10 +36,10 @@ class ReadHandle:
 
 @dataclass(slots=True)
 class WriteHandle:
-    """A file opened for writing: everything goes to its staged draft, which several handles may share."""
+    """A file opened for writing: everything goes to its edit, which several handles may share."""
 
     node: Node
-    staged: Staged
+    edit: Edit
 
 
 Handle = DirectoryHandle | ReadHandle | WriteHandle

@@ -1,7 +1,8 @@
 """Versions of artifacts, and the files of a version.
 
-Rules of this file: a version's files are asked for once; the table is kept laid out for as long as there is room. What is
-below a version id never changes; the present tree of an artifact that this mount may change follows its newest version.
+Rules of this file: a version's files are asked for once; the table is kept laid out for as long as there is room. What
+is below a version id never changes; the present tree of an artifact that this mount may change follows its newest
+version.
 """
 
 from __future__ import annotations
@@ -45,18 +46,23 @@ class History:
     _versions: dict[tuple[str, str], KnownVersions] = field(default_factory=dict)
     _trees: LRUCache[tuple[str, ...], dict[str, Level]] = field(default_factory=lambda: LRUCache(TREES))
     _newest: dict[tuple[str, str], Artifact] = field(default_factory=dict)
+    _newest_at: dict[tuple[str, str], float] = field(default_factory=dict)
 
     async def artifact_level(self, node: Node, artifact: Artifact) -> Level:
         """Return an artifact's own directory."""
+        # Saved since the directory was looked up, perhaps: what is shown is what is true now.
+        artifact = node.artifact = self.newest(node.source, artifact)
         known = await self.versions_of(node.source, artifact)
         latest = versions.latest_name(known.ordered, artifact.current)
         return versions.artifact_level(node, self.sources[node.source].provider.service, latest)
 
     async def versions_of(self, source: str, artifact: Artifact) -> KnownVersions:
         """Return the versions of an artifact, oldest first."""
+        artifact = self.newest(source, artifact)
         current = artifact.current.id if artifact.current else None
         if artifact.only_version:
-            return KnownVersions([artifact.current] if artifact.current else [], True, math.inf, current)
+            only = [artifact.current] if artifact.current else []
+            return KnownVersions(only, complete=True, fetched_at=math.inf, current=current)
         key = (source, artifact.key)
         known = self._versions.get(key)
         ttl = self.sources[source].provider.listing_ttl_s
@@ -73,17 +79,20 @@ class History:
         provider = self.sources[key[0]].provider
         found: list[Version] = []
         cursor: str | None = None
+        seen: set[str] = set()
         for _ in range(MAX_PAGES):
             page = await provider.versions(artifact, cursor)
             found.extend(page.versions)
             cursor = page.next_cursor
-            if cursor is None:
+            if cursor is None or cursor in seen:
                 break
+            seen.add(cursor)
         current = artifact.current
-        if current is not None and all(version.id != current.id for version in found):
-            found.append(current)
         known = KnownVersions(
-            versions.in_order(found), page.complete, trio.current_time(), current.id if current else None
+            versions.in_order(found, current),
+            page.complete and cursor is None,
+            trio.current_time(),
+            current.id if current else None,
         )
         self._versions[key] = known
         return known
@@ -102,16 +111,48 @@ class History:
 
     def newest(self, source: str, artifact: Artifact) -> Artifact:
         """Return the latest that is known of an artifact that this mount may change."""
-        return self._newest.get((source, artifact.key), artifact)
+        known = self._newest.get((source, artifact.key), artifact)
+        return known if (known.updated_at_ns or 0) >= (artifact.updated_at_ns or 0) else artifact
 
     def apply_artifact(self, source: str, artifact: Artifact) -> None:
         """Take over what a listing or a save says of an artifact that this mount may change."""
-        self._newest[(source, artifact.key)] = artifact
+        key = (source, artifact.key)
+        self._newest_at[key] = trio.current_time()
+        before = self._newest.get(key)
+        if before is not None and (artifact.updated_at_ns or 0) < (before.updated_at_ns or 0):
+            return  # a listing that was under way while the artifact was saved
+        self._newest[key] = artifact
+        if before is None or (before.current, before.updated_at_ns) != (artifact.current, artifact.updated_at_ns):
+            self._versions.pop(key, None)
+            # Their nodes go on living as what was saved over them: laid out anew if such a version comes back.
+            own = ("True", "edited", source, artifact.key)
+            for known in [known for known in self._trees if known[2:6] == own]:
+                del self._trees[known]
+
+    async def _current(self, source: str, artifact: Artifact) -> Artifact:
+        """Return an artifact as it was at most a listing's lifetime ago.
+
+        Who works inside a tree never looks at the listing that would tell of other mounts' saves.
+        """
+        key = (source, artifact.key)
+        known = self.sources[source]
+        if trio.current_time() < self._newest_at.get(key, -math.inf) + known.provider.listing_ttl_s:
+            return self.newest(source, artifact)
+        try:
+            found = await self.content.flights.run(
+                ("current", key), lambda: known.provider.find(known.top, artifact.id)
+            )
+        except TRANSIENT:
+            return self.newest(source, artifact)
+        if found is None or not found.writable:
+            raise errors.NotFound(subject=artifact.path[-1])
+        self.apply_artifact(source, found)
+        return self.newest(source, artifact)
 
     async def version_level(self, node: Node, place: VersionDir) -> Level:
         """Return a directory of a version."""
         if place.present and node.writable:
-            artifact = self.newest(node.source, place.artifact)
+            artifact = await self._current(node.source, place.artifact)
             place = VersionDir(artifact, artifact.current, place.path, present=True)
         version = place.version
         if version is None or isinstance(version.content, Empty):
@@ -145,7 +186,9 @@ class History:
         identity = self._root_identity(node, place)
         return Node(
             node.ino, identity, Kind.DIRECTORY, node.name,
-            directory=VersionDir(place.artifact, place.version, "", place.present), mtime_ns=node.mtime_ns,
+            directory=VersionDir(place.artifact, place.version, "", place.present),
+            # Not the time of ``node``, which may be any directory of the tree: the first one asked would decide.
+            mtime_ns=(place.version and place.version.created_at_ns) or node.mtime_ns,
             immutable=node.immutable, artifact=node.artifact, version=node.version, writable=node.writable,
             source=node.source,
         )  # fmt: skip

@@ -50,7 +50,9 @@ class Ids:
         return self._shelves.setdefault((place.ref, place.prefix), Shelf())
 
     def shelve(self, place: Listed, levels: Mapping[Path, Level]) -> None:
-        """Remember the artifacts of a listing under the workflow they stand in."""
+        """Remember the artifacts of a listing under the workflow they stand in, instead of those it showed before."""
+        for shelf in self._shelves.values():
+            shelf.clear(place.ref)
         for prefix, level in levels.items():
             where = place.workflow or ((place.ref, ()) if place.role is Role.WORKFLOW else None)
             if where is None and prefix:
@@ -59,7 +61,7 @@ class Ids:
                 if artifact.writable:
                     self.history.apply_artifact(place.ref.source, artifact)
             if where is not None:
-                self._shelves.setdefault(where, Shelf()).add(place.ref, prefix, level.artifacts.values())
+                self._shelves.setdefault(where, Shelf()).add(place.ref, level.artifacts.values())
 
     async def find(self, source: str, place: IdShelf, name: str) -> Artifact | None:
         """Return an artifact by the name of its id in its workflow: known, asked for, or searched in every run."""
@@ -76,19 +78,19 @@ class Ids:
             ("find", place.ref, place.prefix, title), lambda: provider.find(place.ref, title)
         )
         if found is not None:
-            shelf.add(place.ref, ("found", title), [found])
+            shelf.add_found(found)
             return found
-        await self._expand(source, place, until=name)
+        await self._expand(place, until=name)
         return shelf.by_name().get(name)
 
     async def _ensure_workflow(self, source: str, place: IdShelf) -> None:
-        """Have the workflow's own listing, which says what its artifacts and runs are."""
-        if self.listings.peek(place.ref) is None:
+        """Have the workflow's own listing, which says what its artifacts and runs are, as it is now."""
+        if await self.listings.again(place.ref) is None:
             node = source_node(self.sources[source], source)
             where = Listed(place.ref, (), Role.PLAIN if place.prefix else Role.WORKFLOW)
             await self.listings.get(node, where)
 
-    async def _expand(self, source: str, place: IdShelf, until: str | None = None) -> None:
+    async def _expand(self, place: IdShelf, until: str | None = None) -> None:
         """List every listing point below a workflow, a few at once, until a name turns up."""
         shelf = self.shelf(place)
         todo = self._points(place.ref, place.prefix)
@@ -130,7 +132,7 @@ class Ids:
     async def level(self, node: Node, place: IdShelf) -> Level:
         """Return ``.artifacts``: every artifact of the workflow."""
         await self._ensure_workflow(node.source, place)
-        await self._expand(node.source, place)
+        await self._expand(place)
         level = Level()
         for name, artifact in self.shelf(place).by_name().items():
             level.children[name] = versions.shelf_node(artifact, name, node.mtime_ns, node.source)

@@ -1,7 +1,7 @@
 """Listings of the sources, made current when somebody looks.
 
-Rules of this file: one flight per listing, however many look. A transient failure never empties or shortens what is known:
-the old listing is served and its age shown; without an old listing the failure is the answer.
+Rules of this file: one flight per listing, however many look. A transient failure never empties or shortens what is
+known: the old listing is served and its age shown; without an old listing the failure is the answer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Known:
 class Listings:
     """What is known of every listing point of a mount.
 
-    ``shelve`` is told of each new listing; ``changed`` of each name that stands for something else than before.
+    ``shelve`` is told of each new listing; ``changed`` of each name that stands for something else than before,
+    unless ``is_known`` says that the kernel has heard of it: what was saved through this mount.
     """
 
     sources: Mapping[str, Source]
@@ -64,8 +65,11 @@ class Listings:
     shelve: Shelve
     show_ids: bool = False
     changed: Changed = lambda _parent, _name: None
+    is_known: Callable[[Node], bool] = lambda _node: False
     _known: dict[DirRef, Known] = field(default_factory=dict)
     _numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
+    _tops: dict[DirRef, tuple[Node, Listed]] = field(default_factory=dict)
+    _changes: dict[DirRef, int] = field(default_factory=dict)
 
     def stands_at(self, place: Listed, ino: int) -> None:
         """Remember which inode shows a level, for invalidations."""
@@ -77,13 +81,25 @@ class Listings:
 
     async def get(self, node: Node, place: Listed) -> Known:
         """Return what is known of a listing point, asked for again if it is no longer fresh."""
+        # A listing is laid out as its point says, also when somebody looks into a folder inside of it.
+        if not place.prefix:
+            self._tops[place.ref] = (node, place)
         known = self._known.get(place.ref)
         if known is not None and known.is_fresh(trio.current_time()):
             return known
-        return await self.content.flights.run(("list", place.ref), lambda: self._refresh(node, place))
+        top = self._tops.get(place.ref, (node, place))
+        # Who looks after a change must not join a flight that left before it.
+        key = ("list", place.ref, self._changes.get(place.ref, 0))
+        return await self.content.flights.run(key, lambda: self._refresh(*top))
+
+    async def again(self, ref: DirRef) -> Known | None:
+        """Return what is known of a listing that was asked for before, made current; None if it never was."""
+        top = self._tops.get(ref)
+        return None if top is None else await self.get(*top)
 
     async def _refresh(self, node: Node, place: Listed) -> Known:
         old = self._known.get(place.ref)
+        changes = self._changes.get(place.ref, 0)
         try:
             fresh = await self._fetch(node, place)
         except TRANSIENT as error:
@@ -92,6 +108,8 @@ class Listings:
             log.info("serving an older listing of %s: %s", place.ref.kind, error)
             old.failure, old.retry_at = error, trio.current_time() + RETRY_S
             return old
+        if changes != self._changes.get(place.ref, 0):
+            fresh.fetched_at = -math.inf  # asked for before a change that may not be in it
         self._known[place.ref] = fresh
         if old is not None:
             self._announce(place.ref, old, fresh)
@@ -143,7 +161,7 @@ class Listings:
             now = fresh.levels.get(prefix, Level()).children
             for name, node in level.children.items():
                 other = now.get(name)
-                if other is None or other.identity != node.identity:
+                if other is None or (other.identity != node.identity and not self.is_known(other)):
                     self.changed(parent, name)
 
     def forget_source(self, source: str) -> None:
@@ -153,7 +171,8 @@ class Listings:
                 self.forget(ref)
 
     def forget(self, ref: DirRef) -> None:
-        """Ask for a listing again at the next look."""
+        """Ask for a listing again at the next look: this mount has changed it."""
+        self._changes[ref] = self._changes.get(ref, 0) + 1
         known = self._known.get(ref)
         if known is not None:
             known.fetched_at, known.retry_at = -math.inf, -math.inf

@@ -16,20 +16,32 @@ class Shelf:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._parts: dict[tuple[DirRef, tuple[str, ...]], dict[str, Artifact]] = {}
+        self._parts: dict[DirRef, dict[str, Artifact]] = {}
+        self._found: dict[str, Artifact] = {}
         self._by_name: dict[str, Artifact] | None = {}
 
-    def add(self, ref: DirRef, prefix: tuple[str, ...], artifacts: Iterable[Artifact]) -> None:
-        """Take what one level of one listing shows now in place of what it showed before."""
-        self._parts[(ref, prefix)] = {artifact.key: artifact for artifact in artifacts}
+    def clear(self, ref: DirRef) -> None:
+        """Forget what a listing showed, and what was found by id since: it is asked for anew."""
+        if self._parts.pop(ref, None) is not None:
+            self._found.clear()
+            self._by_name = None
+
+    def add(self, ref: DirRef, artifacts: Iterable[Artifact]) -> None:
+        """Take what one level of a listing shows."""
+        self._parts.setdefault(ref, {}).update((artifact.key, artifact) for artifact in artifacts)
+        self._by_name = None
+
+    def add_found(self, artifact: Artifact) -> None:
+        """Take what the service said of one artifact, until a listing is made again."""
+        self._found[artifact.key] = artifact
         self._by_name = None
 
     def by_name(self) -> dict[str, Artifact]:
         """Return the artifacts by the names of their ids."""
         if self._by_name is None:
-            # Listings come after what was found by id, so that the newest answer wins.
-            parts = sorted(self._parts.items(), key=lambda part: part[0][1][:1] != ("found",))
-            known = {key: artifact for _, part in parts for key, artifact in part.items()}
+            known = dict(self._found)
+            for part in self._parts.values():
+                known.update(part)
             claims = [
                 names.Claim(
                     artifact.id, key, key, (float(artifact.created_at_ns or 0) or float("inf"), key), folder=True

@@ -98,18 +98,24 @@ class LocalPublisher:
             return self._view.artifact(made.id)
 
     async def save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
-        """Make the next version of a file.
+        """Make the next version of a file; one that was removed comes back with it.
+
+        Programs remove a file and make it again within one save, and mean the same file.
 
         Raises:
             Conflict: its current version is no longer that of ``artifact``, and says something else.
-            NotFound: it was removed.
+            AlreadyExists: it was removed, and another one has its name.
+            NotFound: there is no such artifact, or its workflow was removed.
         """
         await self._take([draft])
         return await self._in_thread(partial(self._save_file, artifact, draft))
 
     def _save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
         with self._store.transaction():
-            stored = self._living(artifact)
+            stored = self._view.stored(artifact.key)
+            if stored.deleted:
+                self._view.artifact(stored.id)  # its workflow may be gone, too
+                self._store.restore_artifact(stored.id)
             current = self._view.current(stored)
             if current is None or (current.sha256, current.executable) != (draft.sha256, draft.executable):
                 if self._version_id(artifact) != (current and entries.version_id(current)):

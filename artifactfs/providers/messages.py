@@ -1,0 +1,127 @@
+"""Requests and answers as values, and what their headers say.
+
+Rules of this file: it does not know httpx. A header is untrusted: what does not parse is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from artifactfs import errors
+from artifactfs.providers.limits import Lane
+
+# Digits of a number in a header; 2**63 has 19.
+MAX_DIGITS = 19
+
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Ask:
+    """One GET with all its tries.
+
+    ``end`` is when its caller stops waiting, by trio's clock; ``wait_s`` how long the last answer asked to wait.
+    """
+
+    target: str
+    params: Pairs
+    route: str
+    lane: Lane
+    headers: Mapping[str, str]
+    end: float
+    follow: bool = True
+    authored: bool = False
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that was read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    @property
+    def is_json(self) -> bool:
+        """Tell whether the answer claims to be JSON."""
+        return "json" in self.headers.get("content-type", "")
+
+    def json(self) -> Any:
+        """Return the parsed body.
+
+        Raises:
+            ProviderMisbehaved: it is not JSON, or nested deeper than the parser goes.
+        """
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            message = f"the answer is not JSON ({self.headers.get('content-type', 'no type')})"
+            raise errors.ProviderMisbehaved(message, subject=bare(self.url), status=self.status) from error
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReply:
+    """An answer whose body is still coming; ``chunks`` raises ``Unavailable`` if it ends early."""
+
+    status: int
+    headers: Mapping[str, str]
+    url: str
+    chunks: AsyncIterator[bytes]
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body as announced, None if not."""
+        value = self.headers.get("content-length", "")
+        return number(value) if "content-encoding" not in self.headers else None
+
+    def content_range(self) -> tuple[int, int | None] | None:
+        """Return (first byte, total size) of a 206 answer, None if it does not say or does not parse."""
+        unit, _, rest = self.headers.get("content-range", "").partition(" ")
+        span, _, total = rest.partition("/")
+        first = number(span.partition("-")[0])
+        if unit != "bytes" or first is None:
+            return None
+        return first, number(total)
+
+
+def number(text: str) -> int | None:
+    """Return a number of bytes from a header, None for anything else, one of a thousand digits included."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+
+
+def bare(url: str) -> str:
+    """Return the URL without query and user info: those can be secrets."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{':' + str(parts.port) if parts.port else ''}{parts.path}"
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After header, in either of its forms."""
+    value = headers.get("retry-after", "").strip()
+    seconds = number(value)
+    if seconds is not None:
+        return float(seconds)
+    try:
+        parsed = email.utils.parsedate_tz(value) if value else None
+        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else None
+    except (ValueError, OverflowError):
+        return None  # a date that looks like one, but is none
+
+
+def can_be_sent(value: str) -> bool:
+    """Tell whether a header's value can be sent as it is: h11 quotes what it refuses, a token too."""
+    return value.isascii() and value.isprintable() and value == value.strip()
+
+
+def is_signed(url: str) -> bool:
+    """Tell whether a link carries its own authorisation: S3-type stores refuse a token beside it."""
+    return "x-amz-signature=" in urlsplit(url).query.lower()

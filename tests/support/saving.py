@@ -1,0 +1,82 @@
+"""What tests of saving share: a mounted local store, and what its artifacts have been, read through the mount."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.lab import Mounted, mounted
+
+# Longer than the local store's listings and the kernel's entries live, on a machine that does other things too.
+SEEN_S = 10.0
+
+
+@contextlib.contextmanager
+def local_mount(tmp_path: Path, *options: str, store: Path | None = None, **more: Any) -> Iterator[Mounted]:
+    """Mount a local store, by default one of its own below ``tmp_path``, at the root of the mount."""
+    source = {"type": "local", "path": str(store or tmp_path / "store")}
+    with mounted(tmp_path, {"mine": source}, *options, names=("mine",), **more) as mount:
+        yield mount
+
+
+def artifact_id(folder: Path, name: str) -> str:
+    """Return the id of the listed artifact of a name in a workflow."""
+    for shelf in (folder / "by-id").iterdir():
+        if json.loads((shelf / "artifact.json").read_text())["title"] == name:
+            return shelf.name
+    raise LookupError(name)
+
+
+def versions(folder: Path, name: str) -> list[Path]:
+    """Return the directories of the versions of an artifact in a workflow, oldest first."""
+    shelf = folder / artifact_id(folder, name) / "versions"
+    return [shelf / f"v{at}" for at in range(1, len(list(shelf.iterdir())) + 1)]
+
+
+def history(folder: Path, name: str) -> list[bytes]:
+    """Return what a single file has been, oldest first."""
+    return [(version / name).read_bytes() for version in versions(folder, name)]
+
+
+def listed(folder: Path) -> set[str]:
+    """Return the names in a workflow or tree, without the way to the ids."""
+    return {entry.name for entry in folder.iterdir()} - {"by-id"}
+
+
+def need(program: str, package: str) -> None:
+    """Fail where a program is missing, and say which package has it."""
+    if shutil.which(program) is None:
+        pytest.fail(f"{program} is missing: install the package {package}", pytrace=False)
+
+
+def shell(script: str, cwd: Path, *, timeout: float = 60, **variables: str) -> str:
+    """Run a shell script that must succeed; return what it prints."""
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False,
+        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent",
+             "LC_ALL": "C.UTF-8", **variables},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def fails(script: str, cwd: Path, **variables: str) -> str:
+    """Run a shell command that must fail; return what it says."""
+    done = subprocess.run(
+        ["bash", "-uc", script], cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **variables},
+    )  # fmt: skip
+    assert done.returncode != 0, f"{script}\n{done.stdout}"
+    return done.stderr
+
+
+def names_of(entries: Sequence[Path]) -> list[str]:
+    """Return the names of paths."""
+    return [entry.name for entry in entries]

@@ -1,0 +1,100 @@
+"""What stays known: one database, several mounts."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from artifactfs.content.facts import CHUNK, Facts
+
+
+def test_facts_outlive_the_process(tmp_path: Path) -> None:
+    """Sizes, pointers, indexes, first-seen times and memories are there for the next mount."""
+    facts = Facts(tmp_path / "facts.db")
+    facts.put_size("a", 12)
+    fact = facts.put_pointer("p", "ab" * 32, 7)
+    facts.put_archive_index("x", b"\0index")
+    seen = facts.first_seen(["s"])
+    facts.memory("source").put("key", {"deep": [1, None]})
+    facts.close()
+    again = Facts(tmp_path / "facts.db")
+    assert again.sizes(["a", "b"]) == {"a": 12}
+    assert again.pointer("p") == fact
+    assert again.archive_index("x") == b"\0index"
+    assert again.archive_index("y") is None
+    assert again.first_seen(["s"]) == seen
+    assert again.memory("source").get("key") == {"deep": [1, None]}
+    assert again.memory("other").get("key") is None
+    again.close()
+
+
+def test_a_pointer_says_when_other_bytes_were_seen_first(tmp_path: Path) -> None:
+    """The same bytes again change nothing but the age; other bytes have a time, which stays."""
+    facts = Facts(tmp_path / "facts.db")
+    assert facts.put_pointer("p", "a", 1).changed_ns == 0
+    again = facts.put_pointer("p", "a", 1)
+    assert again.changed_ns == 0
+    changed = facts.put_pointer("p", "b", 2)
+    assert changed.changed_ns > 0
+    assert facts.put_pointer("p", "b", 2).changed_ns == changed.changed_ns
+
+
+def test_first_seen_is_the_first_time(tmp_path: Path) -> None:
+    """Seeing something again, also in a crowd larger than SQLite takes at once, keeps its time."""
+    facts = Facts(tmp_path / "facts.db")
+    first = facts.first_seen(["k7"])
+    everything = facts.first_seen([f"k{number}" for number in range(2 * CHUNK + 1)])
+    assert len(everything) == 2 * CHUNK + 1
+    assert everything["k7"] == first["k7"] <= everything["k8"]
+
+
+def test_prefixes_are_taken_literally(tmp_path: Path) -> None:
+    """A prefix is not a pattern."""
+    memory = Facts(tmp_path / "facts.db").memory("s")
+    for key in ("a%b", "a_b", "aXb", "a%bc", "b"):
+        memory.put(key, key)
+    assert sorted(key for key, _ in memory.items("a%b")) == ["a%b", "a%bc"]
+    assert len(memory.items("")) == 5
+
+
+def test_mounts_that_start_together_share_one_database(tmp_path: Path) -> None:
+    """Several open a fresh database at the same time; all see what each learns."""
+    opened: list[Facts] = []
+    threads = [threading.Thread(target=lambda: opened.append(Facts(tmp_path / "facts.db"))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 6
+    opened[0].put_size("a", 1)
+    assert all(facts.sizes(["a"]) == {"a": 1} for facts in opened)
+
+
+def test_a_broken_database_is_set_aside(tmp_path: Path) -> None:
+    """What cannot be read is kept for whoever wants to look, and begun anew."""
+    path = tmp_path / "facts.db"
+    facts = Facts(path)
+    facts.put_size("a", 1)
+    facts.close()
+    path.write_bytes(b"this is no database" * 500)
+    path.with_name("facts.db-wal").write_bytes(b"nor is this a log")
+    again = Facts(path)
+    assert again.sizes(["a"]) == {}
+    again.put_size("a", 2)
+    assert again.sizes(["a"]) == {"a": 2}
+    assert [p for p in tmp_path.iterdir() if ".broken-" in p.name]
+
+
+def test_a_database_that_is_only_locked_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another mount's transaction is no damage."""
+    facts = Facts(tmp_path / "facts.db")
+    facts.put_size("a", 1)
+    facts._db.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr("artifactfs.content.facts.BUSY_S", 0.05)
+    with pytest.raises(sqlite3.OperationalError):
+        Facts(tmp_path / "facts.db")
+    facts._db.execute("ROLLBACK")
+    assert facts.sizes(["a"]) == {"a": 1}
