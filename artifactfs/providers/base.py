@@ -3,6 +3,13 @@
 Rules of this file: protocols only. A provider describes; the core decides. It never sees an inode, a path of the
 mount or an errno. Every method that may send a request is ``async``; one that is not must not. Calls run in tasks
 owned by the mount, never by the kernel's request: a waiter may be cancelled, a request is not.
+
+What holds for every call (``tests/contract`` runs it over all providers). Titles and ids go out raw. Whatever a service
+answers, what comes out is a value or an ``ArtifactFSError``, the same for the same answer from every service: 401 and 403
+``AccessDenied``, 402 ``QuotaExceeded``, 404 of the API ``NotFound``, 400 and 422 ``InvalidRequest``, 429 ``RateLimited``,
+what may pass ``Unavailable``, ``Unreachable`` or ``TimedOut``, anything else ``ProviderMisbehaved`` or ``Unsupported``. A
+transient failure is an exception, never an empty or a shorter answer. No text, error or repr shows a token. Names come
+from whoever types them: for what cannot be an id the answer is None, without a request.
 """
 
 from __future__ import annotations
@@ -85,8 +92,12 @@ class Provider(Protocol):
     async def list(self, ref: DirRef, cursor: str | None) -> Listing:
         """Return one page of a directory.
 
-        A transient failure is an exception, never an empty or a shorter page. The cost is one request for a page,
-        plus the joins that the provider documents.
+        ``cursor`` is None or one that this provider gave for this directory. Equal facts make equal entries, whoever
+        asks and when: names and inodes come from them. Over all pages a folder is there once by id, an artifact once
+        by key. The cost is one request for a page, plus the joins that the provider documents.
+
+        Raises:
+            NotFound: the reference is not one of this source's, or the service no longer has the directory.
         """
 
     async def resolve(self, ref: DirRef, name: str) -> Folder | None:
@@ -96,25 +107,36 @@ class Provider(Protocol):
         """
 
     def is_artifact_id(self, name: str) -> bool:
-        """Tell whether a name has the form of this service's artifact ids."""
+        """Tell whether a name has the form of this service's artifact ids.
+
+        True for every id that ``find`` may find; those it is false for are known from listings alone.
+        """
 
     async def find(self, workflow: DirRef, artifact_id: str) -> Artifact | None:
         """Return an artifact of this workflow by id, also one no listing shows; None if there is none such.
 
-        At most two requests. None too where the service can only tell by listing every run.
+        At most two requests. None too where the service can only tell by listing every run, and for an artifact of
+        another workflow.
         """
 
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:
-        """Return one page of the artifact's versions, oldest or newest first; times tell."""
+        """Return one page of the artifact's versions, oldest or newest first; times tell.
+
+        The current one is among them. Of equal contents in the place of one another a service may show one version.
+        """
 
     async def find_version(self, artifact: Artifact, version_id: str) -> str | None:
         """Return the full id for a version id or unique prefix that is in no page, or None."""
 
     async def tree(self, artifact: Artifact, locator: tuple[str, ...]) -> Sequence[TreeMember]:
-        """Return the files of a version whose content is ``Tree``."""
+        """Return the files of a version whose content is ``Tree``; the only locators it is called with."""
 
     def open(self, ref: ContentRef | Pointer, span: ByteRange) -> AbstractAsyncContextManager[ContentStream]:
         """Open the bytes of exactly that revision, from ``span.offset`` on.
+
+        A stream may hold more than was asked for: the whole where ranges are not to be had, or what follows
+        ``span.length``. At or beyond the end there are no bytes, or ``StaleContent`` from who cannot tell that from
+        content that was replaced. A stream may be left at any point.
 
         Raises:
             StaleContent: the service has other bytes there now.
@@ -125,10 +147,10 @@ class Provider(Protocol):
         """Try address, credentials and API generation; never raises for what it finds."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known of the server (dialect, prefix, budget left) for ``status``. No I/O, no secrets."""
+        """Return what is known of the server (dialect, prefix, budget left) for ``status``: JSON, no I/O, no secrets."""
 
     async def aclose(self) -> None:
-        """Close connections."""
+        """Close connections; once more does nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,21 @@ class Artifacts(Database):
             metadata = json.dumps({**artifact.metadata, **facts})
             db.execute("UPDATE artifact SET metadata=? WHERE id=?", (metadata, artifact.id))
 
+    def restore_artifact(self, artifact_id: str) -> None:
+        """Bring an artifact that was taken out back into the present, as it was.
+
+        Raises:
+            AlreadyExists: another one has its name by now.
+        """
+        with self.transaction() as db:
+            artifact = self.artifact(artifact_id)
+            if artifact is None or not artifact.deleted:
+                return
+            where = artifact.workflow_id, artifact.name
+            if self.artifacts_named(*where, run_id=artifact.run_id, phase=artifact.phase):
+                raise errors.AlreadyExists("another artifact has its name by now", subject=artifact.name)
+            db.execute("UPDATE artifact SET deleted=0, updated_at=? WHERE id=?", (now_ns(), artifact.id))
+
     def delete_artifact(self, artifact_id: str) -> None:
         """Take an artifact out of the present; its versions stay."""
         with self.transaction() as db:

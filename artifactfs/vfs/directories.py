@@ -1,7 +1,7 @@
 """What stands in a directory, and what a name in it stands for.
 
-Rules of this file: ``DirectoryKind`` is matched here and nowhere else. A complete listing answers a look-up of an absent
-name without a request.
+Rules of this file: ``DirectoryKind`` is matched here and nowhere else. A complete listing answers a look-up of an
+absent name without a request.
 """
 
 from __future__ import annotations
