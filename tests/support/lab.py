@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,8 +37,9 @@ START_S = 30.0
 class Fault:
     """What to do to requests whose path (with query) matches ``pattern``; ``times`` counts down, None is for ever.
 
-    ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the body and
-    then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``headers`` are added to ``status``.
+    ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the
+    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``headers`` are added
+    to ``status``.
     """
 
     pattern: str
@@ -136,7 +137,7 @@ class Lab:
         self._trio: trio.lowlevel.TrioToken | None = None
         self._thread = threading.Thread(target=lambda: trio.run(self._main), daemon=True)
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         """Serve."""
         self._thread.start()
         if not self._ready.wait(START_S):
