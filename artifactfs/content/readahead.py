@@ -26,8 +26,8 @@ class Pattern:
 def plan(pattern: Pattern, offset: int, length: int, size: int) -> int:
     """Return the offset up to which to fetch now (at least the end of the read), and remember the read.
 
-    The kernel keeps several reads of one reader in flight and sends them in any order; a read within the first window of
-    the expected place counts as in order.
+    The kernel keeps several reads of one reader in flight and sends them in any order; a read within the first window
+    of the expected place counts as in order.
     """
     end = min(offset + length, size)
     in_order = abs(offset - pattern.expected) <= FIRST

@@ -4,12 +4,12 @@ Rules of this file: protocols only. A provider describes; the core decides. It n
 mount or an errno. Every method that may send a request is ``async``; one that is not must not. Calls run in tasks
 owned by the mount, never by the kernel's request: a waiter may be cancelled, a request is not.
 
-What holds for every call (``tests/contract`` runs it over all providers). Titles and ids go out raw. Whatever a service
-answers, what comes out is a value or an ``ArtifactFSError``, the same for the same answer from every service: 401 and 403
-``AccessDenied``, 402 ``QuotaExceeded``, 404 of the API ``NotFound``, 400 and 422 ``InvalidRequest``, 429 ``RateLimited``,
-what may pass ``Unavailable``, ``Unreachable`` or ``TimedOut``, anything else ``ProviderMisbehaved`` or ``Unsupported``. A
-transient failure is an exception, never an empty or a shorter answer. No text, error or repr shows a token. Names come
-from whoever types them: for what cannot be an id the answer is None, without a request.
+What holds for every call (``tests/contract`` runs it over all providers). Titles and ids go out raw. Whatever a
+service answers, what comes out is a value or an ``ArtifactFSError``, the same for the same answer from every service:
+401 and 403 ``AccessDenied``, 402 ``QuotaExceeded``, 404 of the API ``NotFound``, 400 and 422 ``InvalidRequest``, 429
+``RateLimited``, what may pass ``Unavailable``, ``Unreachable`` or ``TimedOut``, anything else ``ProviderMisbehaved`` or
+``Unsupported``. A transient failure is an exception, never an empty or a shorter answer. No text, error or repr shows a
+token. Names come from whoever types them: for what cannot be an id the answer is None, without a request.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class ContentStream:
 class Memory(Protocol):
     """Facts a provider has learnt that never change, kept across mounts; small JSON values by key."""
 
-    def get(self, key: str) -> Any | None:
+    def get(self, key: str) -> object | None:
         """Return what was put, or None."""
 
-    def put(self, key: str, value: Any) -> None:
+    def put(self, key: str, value: object) -> None:
         """Keep it; the newest wins."""
 
-    def items(self, prefix: str) -> Sequence[tuple[str, Any]]:
+    def items(self, prefix: str) -> Sequence[tuple[str, object]]:
         """Return all facts whose key begins so."""
 
 
@@ -147,7 +147,7 @@ class Provider(Protocol):
         """Try address, credentials and API generation; never raises for what it finds."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known of the server (dialect, prefix, budget left) for ``status``: JSON, no I/O, no secrets."""
+        """Return what is known of the server (dialect, prefix, budget left), as JSON has it. No I/O, no secrets."""
 
     async def aclose(self) -> None:
         """Close connections; once more does nothing."""
@@ -193,7 +193,15 @@ class Publisher(Protocol):
         """Make a new artifact that is one file, v1."""
 
     async def save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
-        """Make the next version of a file; the same content as the current version makes none."""
+        """Make the next version of a file; the same content as the current version makes none.
+
+        One that was removed comes back with the save, if the service can do so: programs remove a file and make it
+        again within one save.
+
+        Raises:
+            Conflict: the current version is no longer that of ``artifact``.
+            AlreadyExists: it was removed, and another one has its name.
+        """
 
     async def create_tree(self, ref: DirRef, path: tuple[str, ...]) -> Artifact:
         """Make a new artifact that is an empty tree."""

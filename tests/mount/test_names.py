@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from artifactfs.store.rows import TreeFile
-from tests.support import demo_tree
+from artifactfs.tree.names import encode
+from tests.support import archives, demo_tree
 from tests.support.lab import Lab, mounted
 
 pytestmark = pytest.mark.fuse
@@ -94,3 +95,51 @@ def test_an_archive_reads_as_it_was_packed(lab: Lab, tmp_path: Path) -> None:
         assert os.listdir(here / "void/inner") == []
         assert os.stat(here / "run.sh").st_mode & 0o777 == 0o755
         assert os.stat(here / "a.txt").st_mtime_ns == 1_700_000_000_123_456_789
+
+
+SHOWN = (
+    "dot_slash_prefixes", "hard_links", "hard_link_chain_of_thousands", "symlinks_inside", "symlinks_escaping",
+    "format_pax", "format_gnu", "format_ustar_with_prefix", "format_v7", "long_names", "directories_after_their_files",
+    "empty_directories", "several_gzip_members", "missing_end_blocks", "trailing_zeros_after_the_gzip", "duplicates",
+    "file_then_directory", "setuid_and_huge_owners", "special_files", "dotdot_and_absolute_names", "empty_archive",
+)  # fmt: skip
+DAMAGED = ("header_checksum_wrong", "member_cut_short", "gzip_second_member_unreadable")
+
+
+def test_unusual_archives_through_the_kernel(lab: Lab, tmp_path: Path) -> None:
+    """``./`` prefixes, hard and symbolic links, long names, every tar dialect: the files, links and modes are right.
+
+    A damaged archive is an error of its version, of nothing else.
+    """
+    workflow = lab.store.add_workflow("w")
+    kept = lab.store.root / "archives"
+    kept.mkdir()
+    for name in (*SHOWN, *DAMAGED):
+        tree = lab.store.add_artifact(workflow.id, name, "tree")
+        data = name.encode()
+        lab.store.save_tree(tree.id, [TreeFile("only", lab.store.objects.put(data), len(data))])
+        version = lab.store.version(tree.id, 1)
+        assert version is not None
+        # What the server keeps of an archive it would have made; here somebody else packed it.
+        (kept / f"{version.id}.tar.gz").write_bytes(archives.CASES[name]().data)
+    with mounted(tmp_path, demo_tree.sources(lab), names=("vm0",)) as mount:
+        for name in SHOWN:
+            case, here = archives.CASES[name](), mount.path / "artifacts" / name
+            links = {path for path in case.links if path not in case.broken}
+            broken = {"/".join(map(encode, path.split("/"))) for path in case.broken}
+            files = [path for path in demo_tree.files_below(here) if path not in broken]
+            found = {path: (here / path).read_bytes() for path in files}
+            assert all((here / path).read_bytes().startswith(b"artifactfs: ") for path in broken), name
+            assert found == dict(case.files), name
+            assert {path: os.readlink(here / path) for path in links} == {path: case.links[path] for path in links}, (
+                name
+            )
+            assert all((here / path).is_dir() for path in case.dirs), name
+            modes = {path: os.stat(here / path).st_mode & 0o7777 for path in case.files}
+            assert set(modes.values()) <= {0o644, 0o755}, name
+            if case.executable:
+                assert {path for path, mode in modes.items() if mode == 0o755} == case.executable, name
+        for name in DAMAGED:
+            with pytest.raises(OSError, match="Input/output error"):
+                os.listdir(mount.path / "artifacts" / name)
+        assert len(os.listdir(mount.path / "artifacts")) == len(SHOWN) + len(DAMAGED) + 1

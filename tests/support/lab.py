@@ -283,7 +283,7 @@ def mounted(
     One home per ``tmp_path``: mounting twice in one test is a remount with the caches of the first.
     """
     home = tmp_path / "home"
-    env = environment(home, LAB_TOKEN=TOKEN, **(environ or {}))
+    env = environment(home, **{"LAB_TOKEN": TOKEN, **(environ or {})})
     config = write_config(home, sources, extra_config)
     place = tmp_path / "mnt"
     done = artifactfs(env, "mount", str(place), *names, "--config", str(config), *options, check=False)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,3 +84,31 @@ def fails(script: str, cwd: Path, **variables: str) -> str:
 def names_of(entries: Sequence[Path]) -> list[str]:
     """Return the names of paths."""
     return [entry.name for entry in entries]
+
+
+def killed(mount: Mounted) -> None:
+    """Kill a mount's process, as a power cut would, and wait until it is gone."""
+    os.kill(int(mount.status()["pid"]), signal.SIGKILL)
+    end = time.monotonic() + SEEN_S
+    while time.monotonic() < end:
+        time.sleep(0.02)  # noqa: TID251 - no event loop here
+        try:
+            os.stat(mount.path)  # the kernel answers this itself for as long as it may believe the root's attributes
+        except OSError as error:
+            assert error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
+            if error.errno == errno.ENOTCONN:
+                return
+    raise TimeoutError(mount.path)
+
+
+def mount_again(mount: Mounted) -> None:
+    """Mount what was killed once more, as its owner would."""
+    again = ["mount", str(mount.path), "mine", "--config", str(mount.home / "config.toml")]
+    done = mount.artifactfs(*again, check=False)
+    assert done.returncode == 0, done.stderr + mount.log_text()[-2000:]
+
+
+def drafts(mount: Mounted) -> list[str]:
+    """Return the files that the mounts of this home keep what is not saved yet in."""
+    base = mount.home / ".local/state/artifactfs/drafts"
+    return sorted(str(path.relative_to(base)) for path in base.rglob("*") if path.is_file())
