@@ -6,13 +6,11 @@ changed by ``apply_lookup`` when a reply has been accepted and by ``forget``, no
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from artifactfs import errors
-from artifactfs.content.facts import PointerFact
 from artifactfs.content.reader import ContentReader
 from artifactfs.journal.staging import Staging
 from artifactfs.model.content import ContentRef, Exact, Hint, Inline, Pointer, Size
@@ -24,11 +22,10 @@ from artifactfs.vfs.control_dir import ControlFiles, is_control
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.handles import DirectoryHandle, HandleTable, ReadHandle, WriteHandle
 from artifactfs.vfs.namespace import Move, Namespace
+from artifactfs.vfs.pointers import Pointers
 from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writing import Writer
 
-# A pointer's bytes are believed for as long as a listing is; after that the next open reads them again.
-POINTER_AGE_S = 60.0
 FOREVER_S = 365 * 86400.0
 # First words of the identities that say which version of an artifact is the current one.
 OF_ARTIFACT = frozenset({"version link", "metadata"})
@@ -75,12 +72,12 @@ class FileSystem:
         self.size_settled: Callable[[int], None] = lambda _ino: None
         self.writer = Writer(
             sources, self.directories, content, staging, lambda node: self.inodes.get(node.parent),
-            lambda ino: self.size_settled(ino),
+            lambda ino: self.size_settled(ino),  # noqa: PLW0108 - it is set later
         )  # fmt: skip
         self.writer.saver.path_of = self.path_of
         self.directories.listings.is_known = lambda node: node.identity in self.writer.overlay.saved
         self.namespace = Namespace(self.directories, self.writer, self.inodes.nodes)
-        self._shown: dict[int, str] = {}
+        self.pointers = Pointers(content, self.handles)
 
     def _make_root(self, *, single: bool) -> Node:
         if single:
@@ -138,7 +135,7 @@ class FileSystem:
         """Uncount replies that the kernel has dropped."""
         self.inodes.apply_forget(ino, count)
         if self.inodes.get(ino) is None:
-            self._shown.pop(ino, None)
+            self.pointers.forget(ino)
             self.writer.overlay.spoiled.discard(ino)
 
     def kernel_ttl_s(self, node: Node) -> float:
@@ -155,6 +152,8 @@ class FileSystem:
         """Return how long the kernel may believe the attributes: not at all while the size is not known."""
         if is_control(node) or node.draft is not None:
             return 0.0
+        if isinstance(node.content, Pointer):
+            return min(self.pointers.believed_s(node), self.kernel_ttl_s(node))
         if node.kind is Kind.FILE and not isinstance(node.size, Exact):
             return 0.0
         return self.kernel_ttl_s(node)
@@ -170,33 +169,11 @@ class FileSystem:
             node.size, node.mtime_ns = Exact(edit.staged.size), edit.staged.mtime_ns or node.mtime_ns
         elif is_control(node):
             self.control.refresh(node)
+        elif isinstance(node.content, Pointer):
+            await self.pointers.settle(node, node.content)
         elif node.kind is Kind.FILE and not isinstance(node.size, Exact) and node.content is not None:
-            await self._settle_size(node)
+            node.size = Exact(await self.content.size(node.content))
         return node
-
-    async def _settle_size(self, node: Node) -> None:
-        content = node.content
-        if content is None:
-            return
-        if not isinstance(content, Pointer):
-            node.size = Exact(await self.content.size(content))
-            return
-        _, fact = await self.content.pin(content, math.inf)
-        if not self._is_held(node, fact.sha256):
-            self._show(node, fact)
-
-    @staticmethod
-    def _show(node: Node, fact: PointerFact) -> None:
-        """Let a node have the size of what its pointer shows; never exact, because that may be swapped."""
-        node.size = Hint(fact.size)
-        if fact.changed_ns:
-            node.mtime_ns = fact.changed_ns
-
-    def _is_held(self, node: Node, sha256: str) -> bool:
-        """Tell whether somebody reads other bytes through the kernel's pages: these and their size must stay."""
-        return self._shown.get(node.ino, sha256) != sha256 and any(
-            isinstance(handle, ReadHandle) for handle in self.handles.of(node)
-        )
 
     async def setattr(self, ino: int, change: Change, handle: int | None) -> Node:
         """Change a size (which is a save), keep mode and times locally."""
@@ -265,27 +242,19 @@ class FileSystem:
         return await self._open_reading(node)
 
     async def _open_reading(self, node: Node) -> Opened:
-        content, keep, direct = node.content, True, False
         if is_control(node):
             self.control.refresh(node)
-            content, keep, direct = node.content, False, True
+        content = node.content or Inline(b"")
         if isinstance(content, Pointer):
-            content, fact = await self.content.pin(content, POINTER_AGE_S)
-            keep = self._shown.get(node.ino) == fact.sha256
-            direct = self._is_held(node, fact.sha256)
-            if not direct:
-                self._shown[node.ino] = fact.sha256
-                self._show(node, fact)
-                self.size_settled(node.ino)
-            return Opened(self.handles.add(ReadHandle(node, content, fact.size)), keep_cache=keep, direct_io=direct)
-        if content is None:
-            content = Inline(b"")
+            ref, keep, direct = await self.pointers.open(node, content)
+            self.size_settled(node.ino)
+            return Opened(self.handles.add(ReadHandle(node, ref, await self.content.size(ref))), keep, direct)
         size = await self.content.size(content)
         if not isinstance(node.size, Exact) or node.size.value != size:
             node.size = Exact(size)
             self.size_settled(node.ino)
-        keep = keep and self.writer.overlay.keeps_pages(node.ino)
-        return Opened(self.handles.add(ReadHandle(node, content, size)), keep_cache=keep, direct_io=direct)
+        handle = self.handles.add(ReadHandle(node, content, size))
+        return Opened(handle, self.writer.overlay.keeps_pages(node.ino) and not is_control(node), is_control(node))
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Return bytes of an open file; fewer than asked only at its end."""
