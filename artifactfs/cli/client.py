@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from artifactfs import errors
-from artifactfs.daemon.control import ANSWER_S, socket_path
-from artifactfs.daemon.mounts import is_dead, ours
-
-__all__ = ["absolute", "ask", "find", "is_dead", "our_mounts", "pid_of"]
+from artifactfs.daemon import mounts
+from artifactfs.daemon.mounts import ANSWER_S, socket_path
 
 # What a mount answers from memory comes at once; more than this is a process that has stopped.
 QUICK_S = 10.0
@@ -25,7 +23,15 @@ MAX_LINKS = 40
 # struct ucred of unix(7): process, user and group of whoever listens.
 UCRED = struct.Struct("3i")
 
-our_mounts = ours
+
+def our_mounts() -> list[Path]:
+    """Return where artifactfs is mounted."""
+    return mounts.ours()
+
+
+def is_dead(mountpoint: Path) -> bool:
+    """Tell whether a mount's process is gone."""
+    return pid_of(mountpoint) is None and mounts.is_dead(mountpoint)
 
 
 def _resolved(path: Path) -> tuple[Path, deque[str]]:
@@ -33,13 +39,13 @@ def _resolved(path: Path) -> tuple[Path, deque[str]]:
 
     What is in the mount is not looked at: it may be what does not answer.
     """
-    mounts = set(ours())
+    ours = set(our_mounts())
     todo = deque(Path(os.path.abspath(path.expanduser())).parts[1:])
     at, links = Path("/"), 0
-    while todo and at not in mounts:
+    while todo and at not in ours:
         part = todo.popleft()
         here = at.parent if part == ".." else at / part
-        if here in mounts or links >= MAX_LINKS or not here.is_symlink():
+        if here in ours or links >= MAX_LINKS or not here.is_symlink():
             at = here
             continue
         links += 1
@@ -62,7 +68,7 @@ def find(path: Path) -> tuple[Path, str]:
         NotFound: it is in none.
     """
     at, rest = _resolved(path)
-    if at in ours():
+    if at in our_mounts():
         return at, "/".join(rest)
     message = f"{path} is not in a mount of artifactfs (see `artifactfs status`)"
     raise errors.NotFound(message)

@@ -73,6 +73,8 @@ def show_why(answer: dict[str, Any], *, as_json: bool) -> None:
         render.as_json(answer)
         return
     failures = answer.pop("recent_errors")
+    if request := answer.pop("last_failed_request", None):
+        failures.append(request)
     render.facts(answer)
     for failure in failures:
         facts = {"HTTP": failure["status"], "request": failure["request_id"]}

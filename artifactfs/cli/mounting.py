@@ -14,7 +14,7 @@ from pathlib import Path
 
 from artifactfs import config, errors
 from artifactfs.cli import client
-from artifactfs.daemon.control import socket_path
+from artifactfs.daemon.mounts import socket_path
 
 # The demo fills its store first (about 2 s) on a machine that may be busy; a mount by itself takes under a second.
 START_S = 60.0
@@ -178,10 +178,11 @@ def _try_unmount(mountpoint: Path, *, lazy: bool) -> str:
 
 def _unmount_busy(mountpoint: Path) -> str:
     """Try again after waits for a service have been given up: a program in one holds the mount and cannot be killed."""
+    end = time.monotonic()
     # If it is gone, or does not answer, the next try says so.
     with contextlib.suppress(errors.ArtifactFSError):
-        client.ask(mountpoint, client.QUICK_S, verb="interrupt", older_than_s=WAITING_S)
-    end = time.monotonic() + BUSY_S
+        if client.ask(mountpoint, client.QUICK_S, verb="interrupt", older_than_s=WAITING_S)["interrupted"]:
+            end += BUSY_S
     while "busy" in (problem := _try_unmount(mountpoint, lazy=False)) and time.monotonic() < end:
         time.sleep(0.1)  # noqa: TID251 - no event loop here
     return problem

@@ -70,7 +70,10 @@ def _serve(request: Request, directory: Path, token: str | None) -> None:
             demo.fill(store)
         trio.run(_main, request, store, token)
     except* OSError as group:
-        message = f"cannot listen on {request.host} port {request.port}: {group.exceptions[0]}"
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):  # a nursery in a nursery
+            error = error.exceptions[0]
+        message = f"cannot listen on {request.host} port {request.port}: {error}"
         raise errors.ConfigError(message) from group
     except* KeyboardInterrupt:
         pass

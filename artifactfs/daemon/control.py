@@ -6,10 +6,8 @@ mount goes on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,22 +17,14 @@ from typing import Any
 
 import trio
 
-from artifactfs import config, errors
+from artifactfs import errors
+from artifactfs.daemon.mounts import ANSWER_S
 
 log = logging.getLogger(__name__)
 
 # Requests are a verb and a path of at most 4 KiB; more is not one of ours.
 MAX_REQUEST = 64 * 1024
-# As long as an operation of the mount may take by default, and a little more to say so.
-ANSWER_S = 35.0
-
 Verb = Callable[[dict[str, Any]], Awaitable[object]]
-
-
-def socket_path(mountpoint: Path) -> Path:
-    """Return the socket of the mount at a place."""
-    name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
-    return config.runtime_dir() / f"{name}.sock"
 
 
 async def serve(

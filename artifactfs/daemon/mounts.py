@@ -1,16 +1,27 @@
 """What is mounted, as the kernel says.
 
-Rules of this file: nothing here asks a mount itself, except ``is_dead``, which asks for its root alone.
+Rules of this file: nothing here asks a mount itself, except ``is_dead``.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 from pathlib import Path
 
+from artifactfs import config
+
 FSTYPE = b"fuse.artifactfs"
+# As long as an operation of a mount may take by default, and a little more to say so.
+ANSWER_S = 35.0
+
+
+def socket_path(mountpoint: Path) -> Path:
+    """Return the control socket of the mount at a place."""
+    name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
+    return config.runtime_dir() / f"{name}.sock"
 
 
 def ours() -> list[Path]:
@@ -26,9 +37,13 @@ def ours() -> list[Path]:
 
 
 def is_dead(path: Path) -> bool:
-    """Tell whether a mount point's daemon is gone: the kernel then answers ENOTCONN to everything."""
+    """Tell whether a mount point's daemon is gone: the kernel then answers ENOTCONN to everything.
+
+    Asked by statvfs, which the kernel has to pass on: attributes it may know itself. A process that is there and has
+    stopped is waited for; so look first whether there is one.
+    """
     try:
-        path.stat()
+        os.statvfs(path)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False

@@ -147,13 +147,18 @@ def _level(prefix: Path, folders: list[Folder], shape: _Shape, place: Place, *, 
     return level
 
 
+# What the key of a folder without an id begins with.
+IMPLIED = "d:\0"
+
+
 def _folder_key(folder: Folder) -> str:
     return f"d:{folder.id}\0{folder.path[-1]}"
 
 
 def _not_an_id(claim: names.Claim, place: Place) -> names.Claim:
     """Mark a title that reads as an artifact id: the plain name belongs to the artifact of that id."""
-    if claim.folder or not place.is_artifact_id(names.with_extension(names.encode(claim.title), claim.media_type)):
+    # A folder that only titles imply is as much their maker's word as a title; the service's own folders are not.
+    if (claim.folder and not claim.key.startswith(IMPLIED)) or not place.is_artifact_id(names.with_extension(names.encode(claim.title), claim.media_type)):
         return claim
     return names.Claim(
         claim.title + f" ~{names.short_id(claim.id)}", claim.key, claim.id, claim.age, claim.folder, claim.media_type
@@ -193,7 +198,8 @@ def _claims(
 
 
 def _age(created_ns: int | None, identifier: str) -> tuple[float, str]:
-    return (float(created_ns) if created_ns is not None else float("inf"), identifier)
+    # Not as a float: those of our time are 256 ns apart.
+    return (created_ns if created_ns is not None else float("inf"), identifier)
 
 
 def _folder_maker(

@@ -417,16 +417,35 @@ async def test_a_save_over_somebody_elses_is_a_conflict(provider, publisher: Pub
     assert await read(provider, await publisher.save_file(theirs, draft(b"mine"))) == b"mine"
 
 
-async def test_a_removed_artifact_is_not_saved_to(provider, publisher: Publisher, workflow, draft):
-    """Removing twice is no error; saving afterwards is NotFound, and its versions stay by id."""
+async def test_a_removed_artifact_comes_back_with_a_save(provider, publisher: Publisher, store, workflow, draft):
+    """Removing twice is no error, its versions stay by id; a save makes the next of them, the same content none."""
     artifact = await publisher.create_file(workflow, ("a",), draft(b"1"))
     await publisher.remove(artifact)
     await publisher.remove(artifact)
-    with pytest.raises(errors.NotFound):
-        await publisher.save_file(artifact, draft(b"2"))
     found = await provider.find(workflow, artifact.id)
     assert found is not None
     assert await read(provider, found) == b"1"
+    assert not (await provider.list(workflow, None)).entries
+    back = await publisher.save_file(artifact, draft(b"1"))
+    assert (back.id, len(store.versions(back.id))) == (artifact.id, 1)
+    await publisher.remove(back)
+    assert await read(provider, await publisher.save_file(back, draft(b"2"))) == b"2"
+    assert len(store.versions(back.id)) == 2
+    assert [entry.id for entry in (await provider.list(workflow, None)).entries] == [artifact.id]
+
+
+async def test_a_removed_artifact_does_not_come_back_over_another(publisher: Publisher, store, workflow, draft):
+    """Its name was given away, or its workflow removed: the save is refused, and nothing is changed."""
+    artifact = await publisher.create_file(workflow, ("a",), draft(b"1"))
+    await publisher.remove(artifact)
+    other = await publisher.create_file(workflow, ("a",), draft(b"other"))
+    with pytest.raises(errors.AlreadyExists):
+        await publisher.save_file(artifact, draft(b"2"))
+    await publisher.remove(other)
+    await publisher.remove_workflow(workflow)
+    with pytest.raises(errors.NotFound):
+        await publisher.save_file(artifact, draft(b"2"))
+    assert [found.deleted for found in store.artifacts(deleted=True)] == [True, True]
 
 
 async def test_a_draft_that_is_not_what_it_was_is_refused(publisher: Publisher, store, workflow, draft):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 ROOT = "root"
 WORKFLOW = "workflow"
 ARTIFACT_ID = re.compile(r"art_[0-9a-f]{6}")
+# Deeper names come from nobody who meant well, and laying out thousands of levels takes minutes; such a name is one title.
+MAX_DEPTH = 64
 NOT_COMPONENTS = frozenset({"", ".", ".."})
 # Python's own table, without the machine's mime.types: one name has one type everywhere.
 TYPES = mimetypes.MimeTypes()
@@ -107,7 +109,9 @@ def path_of(artifact: StoredArtifact) -> tuple[str, ...]:
     """Return where an artifact stands below its workflow, in raw names."""
     if artifact.run_id is None:
         return (artifact.name,)
-    parts = artifact.name.split("/") if is_legal_path(artifact.name) else [artifact.name]
+    parts = artifact.name.split("/")
+    if len(parts) > MAX_DEPTH or not is_legal_path(artifact.name):
+        parts = [artifact.name]
     return (artifact.run_id, *([artifact.phase] if artifact.phase else []), *parts)
 
 

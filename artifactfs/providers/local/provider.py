@@ -77,6 +77,8 @@ class LocalProvider:
 
     async def find(self, workflow: DirRef, artifact_id: str) -> Artifact | None:
         """Return an artifact of this workflow by id; one that was removed too, read-only."""
+        if not self.is_artifact_id(artifact_id):
+            return None
         return await self._in_thread(partial(self._view.find, workflow, artifact_id))
 
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:  # noqa: ARG002 - one page

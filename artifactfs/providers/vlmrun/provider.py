@@ -17,6 +17,7 @@ already tells.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -316,11 +317,13 @@ class VlmRunProvider:
 
     def describe(self) -> dict[str, Any]:
         http = self._api.http
+        left = http.budget.left()
         return {
             "service": self.service,
             "address": http.base_url,
             "lists_artifacts": self._api.lists_artifacts,
-            "budget_left": http.budget.left(),
+            # JSON has no infinity.
+            "requests_left": None if math.isinf(left) else int(left),
             "executions_known": len(self._known),
         }
 
