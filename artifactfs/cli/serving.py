@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -75,30 +78,40 @@ def _serve(request: Request, directory: Path, token: str | None) -> None:
             error = error.exceptions[0]
         message = f"cannot listen on {request.host} port {request.port}: {error}"
         raise errors.ConfigError(message) from group
-    except* KeyboardInterrupt:
-        pass
     finally:
         store.close()
 
 
 async def _main(request: Request, store: Store, token: str | None) -> None:
-    async with trio.open_nursery() as nursery:
-        running: Serving = await nursery.start(
-            lambda task_status: serve(
-                store, request.host, request.port, request.storage_port, token=token, task_status=task_status
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            running: Serving = await nursery.start(
+                partial(serve, store, request.host, request.port, request.storage_port, token=token, stop=stop.wait)
             )
-        )
-        _announce(request, running)
-        if request.until_eof:
-            await _until_eof()
+            _announce(request, running)
+            await _until_told(signals, until_eof=request.until_eof)
+            # Answers under way are finished: to cut the server off in the middle of one ends in a traceback.
+            stop.set()
+
+
+async def _until_told(signals: AsyncIterator[int], *, until_eof: bool) -> None:
+    """Wait for a signal, or for the end of standard input (then the process that started this one is gone)."""
+
+    async def wait_signal() -> None:
+        async for _ in signals:
             nursery.cancel_scope.cancel()
 
+    async def wait_eof() -> None:
+        async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
+            while await stream.receive_some():
+                pass
+        nursery.cancel_scope.cancel()
 
-async def _until_eof() -> None:
-    """Wait until standard input ends: the process that started this one is gone."""
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
-        while await stream.receive_some():
-            pass
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_signal)
+        if until_eof:
+            nursery.start_soon(wait_eof)
 
 
 def _announce(request: Request, running: Serving) -> None:

@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -124,7 +125,16 @@ def _url(given: SourceConfig, environ: Mapping[str, str]) -> str:
             whose = variable if environ.get(variable) else f"the address in the own settings of {given.type}"
             message = f"{whose}: {error}"
             raise errors.ConfigError(message) from None
-    return url.removesuffix("/api/v1") if given.type == "syntropic137" else url
+    # The prefix is part of what people copy from each service's pages; where the provider adds it, it is taken off.
+    match given.type:
+        case "syntropic137":
+            return url.removesuffix("/api/v1")
+        case "vm0":
+            return url.removesuffix("/v1")
+        case "vlmrun":
+            return url if urlsplit(url).path else f"{url}/v1"
+        case _:
+            return url
 
 
 def _authorization(name: str, given: SourceConfig, environ: Mapping[str, str]) -> SecretStr | None:

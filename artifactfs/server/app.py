@@ -6,6 +6,7 @@ stores are other origins too: a client that sends its token there is a client th
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -87,13 +88,17 @@ async def serve(
     storage_port: int = 0,
     *,
     token: str | None = None,
+    stop: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve a store on two ports until cancelled; reports where once both listen. Port 0 takes a free one."""
+    """Serve a store on two ports until cancelled or until ``stop`` returns; reports where once both listen.
+
+    Port 0 takes a free one. With ``stop``, answers under way are finished.
+    """
     signer = Signer()
     async with trio.open_nursery() as nursery:
         start = nursery.start
-        bytes_at = await start(partial(serve_app, storage.build(store, signer), host, storage_port))
+        bytes_at = await start(partial(serve_app, storage.build(store, signer), host, storage_port, stop=stop))
         app = build(store, storage_url=bytes_at.url, token=token, signer=signer)
-        main = await start(partial(serve_app, app, host, port))
+        main = await start(partial(serve_app, app, host, port, stop=stop))
         task_status.started(Serving(main, bytes_at))
