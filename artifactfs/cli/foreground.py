@@ -29,19 +29,17 @@ def run(options: MountOptions) -> int:
             if note:
                 render.say(note)
         trio.run(_demo if options.demo else _mount, options, settings)
-    except BaseException as error:
-        if _is_interrupt(error):
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is not None:
             return INTERRUPTED
-        if not isinstance(error, Exception):
+        if not isinstance(group, ExceptionGroup):
             raise
+        return _failed(options, group)
+    except Exception as error:  # noqa: BLE001 - whoever started this must hear of it
         return _failed(options, error)
     return 0
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Tell whether Ctrl-C ended it; from within tasks it comes in a group."""
-    whole = BaseExceptionGroup("", [error])
-    return whole.subgroup(KeyboardInterrupt) is not None
 
 
 def _ready(options: MountOptions) -> None:

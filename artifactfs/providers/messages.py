@@ -55,7 +55,7 @@ class Reply:
         """Tell whether the answer claims to be JSON."""
         return "json" in self.headers.get("content-type", "")
 
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - JSON is any of six types
         """Return the parsed body.
 
         Raises:

@@ -158,7 +158,9 @@ def _folder_key(folder: Folder) -> str:
 def _not_an_id(claim: names.Claim, place: Place) -> names.Claim:
     """Mark a title that reads as an artifact id: the plain name belongs to the artifact of that id."""
     # A folder that only titles imply is as much their maker's word as a title; the service's own folders are not.
-    if (claim.folder and not claim.key.startswith(IMPLIED)) or not place.is_artifact_id(names.with_extension(names.encode(claim.title), claim.media_type)):
+    if (claim.folder and not claim.key.startswith(IMPLIED)) or not place.is_artifact_id(
+        names.with_extension(names.encode(claim.title), claim.media_type)
+    ):
         return claim
     return names.Claim(
         claim.title + f" ~{names.short_id(claim.id)}", claim.key, claim.id, claim.age, claim.folder, claim.media_type

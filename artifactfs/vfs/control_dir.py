@@ -41,8 +41,10 @@ def metrics_text(status: dict[str, Any]) -> str:
     lines = []
     for source in status["sources"]:
         label = f'{{source="{source["name"]}"}}'
-        for name in ("requests", "failures", "bytes_received"):
-            lines.append(f"artifactfs_{name}_total{label} {source['counters'][name]}")
+        lines += [
+            f"artifactfs_{name}_total{label} {source['counters'][name]}"
+            for name in ("requests", "failures", "bytes_received")
+        ]
     lines.append(f"artifactfs_inodes {status['inodes']}")
     lines.append(f"artifactfs_open_handles {status['handles']}")
     lines.append(f"artifactfs_cache_bytes {status['cache']['used_bytes']}")

@@ -177,7 +177,22 @@ async def test_what_was_listed_is_found_by_its_id(name: str, lab: Lab, directory
 @everyone
 async def test_an_id_of_nobody_is_nothing(name: str, lab: Lab, directory: Path) -> None:
     """Neither an error nor an artifact; what does not look like an id costs no request."""
-    odd = ["", ".", "..", "latest", "by-id", "notes.md", "a/b", "../x", "^2F", "art_", "x" * 5000, "art_\n", "\u7814", "\ud800"]
+    odd = [
+        "",
+        ".",
+        "..",
+        "latest",
+        "by-id",
+        "notes.md",
+        "a/b",
+        "../x",
+        "^2F",
+        "art_",
+        "x" * 5000,
+        "art_\n",
+        "\u7814",
+        "\ud800",
+    ]
     async with trial(name, lab, directory) as t:
         _, folders = await t.walk()
         places = [f.ref for f in folders.values() if f.ref and f.role is Role.WORKFLOW]
