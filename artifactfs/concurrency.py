@@ -32,7 +32,7 @@ class Flight:
         self.result = result
         self._done.set()
 
-    async def wait(self) -> Any:
+    async def wait(self) -> Any:  # noqa: ANN401 - what the work of the flight returns
         """Wait for the outcome; return its value or raise its error (a fresh traceback for each waiter)."""
         await self._done.wait()
         result = self.result
@@ -73,6 +73,13 @@ class SingleFlight:
             result = outcome.Value(await work())
         except Exception as error:  # noqa: BLE001 - the waiters get it, the nursery must not
             result = outcome.Error(error)
+        except BaseExceptionGroup as group:
+            # The mount is ending, and something failed on top of it: the nursery gets the one, the waiters the other.
+            failed, ending = group.split(Exception)
+            if failed is not None:
+                result = outcome.Error(failed)
+            if ending is not None:
+                raise ending from None
         finally:
             self._flights.pop(key, None)
             flight.land(result)

@@ -59,6 +59,7 @@ class SourceCounters:
     bytes_received: int = 0
     last_success: float | None = None
     last_incident: Incident | None = None
+    last_failed_request: Incident | None = None
     by_route: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,8 +100,10 @@ class Observer:
         self, source: str, subject: str, message: str, *, status: int | None = None, request_id: str | None = None
     ) -> None:
         """Count a request that failed for good, and keep it where people look for it."""
-        self.counters(source).failures += 1
+        counters = self.counters(source)
+        counters.failures += 1
         self.noticed(source, subject, message, status=status, request_id=request_id)
+        counters.last_failed_request = counters.last_incident
 
     def noticed(
         self, source: str, subject: str, message: str, *, status: int | None = None, request_id: str | None = None

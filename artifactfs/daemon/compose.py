@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,10 @@ from artifactfs.vfs.sources import Source
 
 # How long the end of a mount waits for saves; less than `umount` waits for the process.
 FINISH_S = 20.0
+
+# Of the time an operation has, what one of its requests may take with all its tries: a service's own failure is then
+# the answer (EIO, and why), not that the deadline passed.
+REQUEST_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ async def composed(
         known: dict[str, Source] = {}
         for source in sources:
             memory = facts.memory(source.fingerprint)
-            provider = registry.create(source, memory, observer, settings.mount.timeout)
+            provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE)
             stack.push_async_callback(provider.aclose)
             seen = facts.first_seen([source.fingerprint])[source.fingerprint]
             known[source.name] = Source(source.name, provider, source.fingerprint, seen)
@@ -84,19 +88,29 @@ async def composed(
             known, reader, staging, ControlFiles(status.snapshot), show_ids=settings.mount.show_ids, single=at_root
         )  # fmt: skip
         status.fs = fs
-        fs.writer.saver.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
-        for left in Staging.abandoned(state / "drafts"):
-            await recover(fs.writer, left)
-        nursery.start_soon(fs.writer.keep_saving)
-        try:
-            yield Mounted(fs, observer, status)
-        finally:
-            # No request of the kernel comes any more; what waits for its time is saved now, or by the next mount.
-            with trio.CancelScope(deadline=trio.current_time() + FINISH_S, shield=True):
-                await fs.writer.finish()
+        await stack.enter_async_context(_saving(fs, observer, state / "drafts", nursery))
+        yield Mounted(fs, observer, status)
 
 
-def _local_path(known: dict[str, Source]) -> Any:
+@asynccontextmanager
+async def _saving(
+    fs: FileSystem, observer: observe.Observer, drafts: Path, nursery: trio.Nursery
+) -> AsyncIterator[None]:
+    """Save what an earlier mount did not, what waits for its time while the block runs, and all there is at its end."""
+    fs.writer.saver.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
+    fs.writer.saver.saved = observer.succeeded
+    for left in Staging.abandoned(drafts):
+        await recover(fs.writer, left)
+    nursery.start_soon(fs.writer.keep_saving)
+    try:
+        yield
+    finally:
+        # No request of the kernel comes any more; what is not saved now is saved by the next mount.
+        with trio.CancelScope(deadline=trio.current_time() + FINISH_S, shield=True):
+            await fs.writer.finish()
+
+
+def _local_path(known: dict[str, Source]) -> Callable[[ContentRef], Path]:
     def path_of(ref: ContentRef) -> Path:
         provider: Any = known[ref.source].provider
         return provider.path(ref)  # type: ignore[no-any-return]  # only the local provider gives LOCAL content

@@ -119,7 +119,7 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
             await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())
         verbs = _verbs(mounted, operations)
-        await nursery.start(control.serve, verbs, control.socket_path(plan.mountpoint))
+        await nursery.start(control.serve, verbs, mounts.socket_path(plan.mountpoint))
         tune_collector()
         yield mounted
         nursery.cancel_scope.cancel()

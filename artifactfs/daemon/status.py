@@ -15,6 +15,7 @@ import trio
 import artifactfs
 from artifactfs import errors, observe
 from artifactfs.content.block_store import BlockStore
+from artifactfs.fuse.operations import ORDINARY
 from artifactfs.journal.staging import Staging
 from artifactfs.tree.inodes import ROOT
 from artifactfs.tree.nodes import Kind, Node
@@ -24,7 +25,7 @@ from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.sources import Source
 
 # Longer than most answers take; who asks why something hangs must not hang, too.
-WHY_S = 5.0
+WHY_S = 3.0
 # As many symlinks in a path as the kernel follows.
 MAX_LINKS = 40
 
@@ -74,7 +75,7 @@ class Status:
     def _pending(self) -> list[str]:
         if self.fs is None:
             return []
-        return [f"{self.fs.path_of(node)}: {why}" for node, why in self.fs.writer.pending()]
+        return [f"{self.fs.path_of(node)}: {why}" for node, why in self.fs.writer.overlay.pending()]
 
     def _source(self, source: Source, listings: list[dict[str, Any]]) -> dict[str, Any]:
         counters = self.observer.counters(source.name)
@@ -110,12 +111,14 @@ class Status:
             except errors.ArtifactFSError as error:
                 absent = isinstance(error, errors.NotFound | errors.NotADirectory)
                 answer.update(exists=False if absent else None, **_told(error))
+                self._notice(trail[-1], error)
             else:
                 answer.update(self._about(trail[-1]))
         if scope.cancelled_caught:
             message = f"not known: there was no answer within {WHY_S:.0f} s"
             answer.update(exists=None, error=errors.TimedOut.__name__, message=message)
         answer.update(self._freshness(trail))
+        answer.update(self._last_failure(trail[-1].source))
         answer["recent_errors"] = self._errors_about(path)
         return answer
 
@@ -157,6 +160,20 @@ class Status:
         if known.failure is not None and now < known.retry_at:
             answer.update(stale_because=str(known.failure), next_retry_s=round(known.retry_at - now, 1))
         return answer
+
+    def _notice(self, node: Node, error: errors.ArtifactFSError) -> None:
+        """Keep a failure that asking has met, as if a program had met it."""
+        if not (isinstance(error, ORDINARY) and error.status is None):
+            path = f"/{self._running().path_of(node)}"
+            self.observer.noticed(node.source, path, str(error), status=error.status, request_id=error.request_id)
+
+    def _last_failure(self, source: str) -> dict[str, Any]:
+        """Return the source's last failed request, if nothing has succeeded since."""
+        counters = self.observer.counters(source)
+        incident = counters.last_failed_request
+        if not source or incident is None or (counters.last_success or 0) > incident.at:
+            return {}
+        return {"last_failed_request": incident.as_dict()}
 
     def _errors_about(self, path: str) -> list[dict[str, Any]]:
         """Return the failures of operations on a path and on the directories above it; those of requests have a URL."""

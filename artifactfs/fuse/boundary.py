@@ -50,17 +50,17 @@ def handler(
     @functools.wraps(method)
     async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         observe.operation.set(name)
-        scope = trio.move_on_after(self.timeout_s)
-        self.running.add(scope)
         try:
-            with scope:
-                return await method(self, *args, **kwargs)
+            with trio.move_on_after(self.timeout_s) as scope:
+                self.running.add(scope)
+                try:
+                    return await method(self, *args, **kwargs)
+                finally:
+                    self.running.discard(scope)
         except pyfuse3.FUSEError:
             raise
         except Exception as error:  # noqa: BLE001 - the line that nothing crosses
             raise _answer(self, name, args, error) from None
-        finally:
-            self.running.discard(scope)
         message = f"no answer within {self.timeout_s:.0f} s"
         if trio.current_time() < scope.deadline:
             message = "given up, because the mount is to end"

@@ -23,6 +23,8 @@ FSNAME = "artifactfs"
 # pyfuse3 answers this many requests at once before it stops reading new ones: as many as a busy build tree opens files;
 # its default of 99 lets 99 stuck downloads stall the whole mount.
 MAX_TASKS = 500
+# Requests that have been given up are answered within milliseconds.
+END_S = 2.0
 
 
 def make_operations(
@@ -60,8 +62,10 @@ async def session(operations: Operations, mountpoint: Path, extra_options: Colle
             nursery.start_soon(_answer, ended)
             nursery.start_soon(_end_with, ended, nursery.cancel_scope)
             yield
+            # Whoever waits for a service is told now; those are the requests that would keep the loop from ending.
+            operations.interrupt(older_than_s=0.0)
             pyfuse3.terminate()
-            with trio.move_on_after(2):
+            with trio.move_on_after(END_S):
                 await ended.wait()
             nursery.cancel_scope.cancel()
         clean = True

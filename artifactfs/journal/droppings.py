@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-# Taken from recorded saves of vim, emacs, nano, gio, VS Code, JetBrains, Kate, LibreOffice and the desktops' own litter.
-# Only forms that nobody gives to a document.
+# Taken from recorded saves of vim, emacs, nano, gio, VS Code, JetBrains, Kate, LibreOffice and the desktops' own
+# litter. Only forms that nobody gives to a document.
 _DROPPINGS = re.compile(
     r"""
       \.DS_Store | \._.+ | \.(Trash|Trashes|Trash-\d+|Spotlight-V100|fseventsd|TemporaryItems|apdisk|AppleDouble)

@@ -1,8 +1,9 @@
 """Drafts: local files that hold what is being written.
 
-Rules of this file: a draft lives in the state directory, never in the cache. ``seal`` makes content and intent durable;
-``flush`` and ``fsync`` return after it. The files of a draft are deleted only after its save is durable elsewhere, or when
-nobody was told that it is kept. Blocking calls: a caller on the event loop goes through a thread for ``seal``.
+Rules of this file: a draft lives in the state directory, never in the cache. ``seal`` makes content and intent
+durable; ``flush`` and ``fsync`` return after it. The files of a draft are deleted only after its save is durable
+elsewhere, or when nobody was told that it is kept. Blocking calls: a caller on the event loop goes through a thread
+for ``seal``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from artifactfs.providers.base import Draft
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
-# Growth by more than this at once is compared with the free disk space: a file made long by `truncate -s 1T` takes no room
-# here, but all of it where it is saved. Less is left to the disk itself, which says so byte by byte.
+# Growth by more than this at once is compared with the free disk space: a file made long by `truncate -s 1T` takes no
+# room here, but all of it where it is saved. Less is left to the disk itself, which says so byte by byte.
 SPARSE = 64 << 20
 
 
@@ -180,9 +181,12 @@ class Staging:
 
     def close(self) -> None:
         """Give the directory up; it goes if nothing is left in it."""
+        if self._lock < 0:
+            return
         with contextlib.suppress(OSError):  # drafts are left in it: the next mount finds them
             self.root.rmdir()
         os.close(self._lock)
+        self._lock = -1
 
     def open(self, intent: dict[str, Any]) -> Staged:
         """Begin an empty draft."""

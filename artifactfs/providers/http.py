@@ -54,7 +54,8 @@ CONNECT_TIMEOUT_S = 5.0
 # Keeping connections warm is worth 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
 KEEPALIVE_S = 300.0
 MAX_CONNECTIONS = 16
-TOO_MANY = 429
+BAD_REQUEST, TOO_MANY = 400, 429
+ABSENT = "the service could not be reached a moment ago"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class _Wire:
     async def _send(self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None) -> httpx.Response:
         origin = targets.origin(target)
         if not self.reach.admits(origin):
-            raise self.error(errors.Unreachable, "the service could not be reached a moment ago", target)
+            raise self.error(errors.Unreachable, ABSENT, target)
         left_s = max(0.0, ask.end - trio.current_time())
         try:
             # Waiting for a slot, connecting and TLS have ended in one way or another before this cuts in: a
@@ -163,7 +164,8 @@ class _Wire:
             self.reach.failed(targets.origin(target), silent=isinstance(error, httpx.ConnectTimeout))
             return self.error(errors.Unreachable, f"no connection: {str(error) or 'no answer'}", target)
         if isinstance(error, httpx.TimeoutException):
-            return self.error(errors.TimedOut, "the service does not answer", target)
+            wait_s = min(READ_TIMEOUT_S, self.deadline_s)
+            return self.error(errors.TimedOut, f"no answer within {wait_s:.0f} s", target)
         if isinstance(error, httpx.LocalProtocolError):
             # Its words can hold what was to be sent, the token included.
             return self.error(errors.ProviderMisbehaved, "the request could not be put into words", target)
@@ -301,7 +303,10 @@ class HttpClient:
 
         Raises:
             RateLimited, QuotaExceeded: it would not come before the deadline; nothing is sent.
+            Unreachable: nobody was there a moment ago; nothing is sent, nor taken from the budget.
         """
+        if self._wire.reach.is_resting(targets.origin(ask.target)):
+            raise self._wire.error(errors.Unreachable, ABSENT, ask.target)
         quiet_s = self._wire.reach.quiet_s()
         left_s = ask.end - trio.current_time()
         if quiet_s > left_s:
@@ -339,8 +344,9 @@ class HttpClient:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
         status = answer.response.status_code
-        if status not in RETRIED_STATUS:
+        if status < BAD_REQUEST:
             self.observer.succeeded(self.source)
+        if status not in RETRIED_STATUS:
             return answer
         await answer.response.aclose()
         ask.wait_s = retry_after_s(answer.response.headers)

@@ -21,8 +21,9 @@ from artifactfs.tree.nodes import Kind, Listed, MountRoot, Node
 from artifactfs.vfs.control_dir import ControlFiles, is_control
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.handles import DirectoryHandle, HandleTable, ReadHandle, WriteHandle
-from artifactfs.vfs.namespace import Move, Namespace
+from artifactfs.vfs.namespace import Namespace
 from artifactfs.vfs.pointers import Pointers
+from artifactfs.vfs.renaming import Move, Renamer
 from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writing import Writer
 
@@ -76,7 +77,8 @@ class FileSystem:
         )  # fmt: skip
         self.writer.saver.path_of = self.path_of
         self.directories.listings.is_known = lambda node: node.identity in self.writer.overlay.saved
-        self.namespace = Namespace(self.directories, self.writer, self.inodes.nodes)
+        renamer = Renamer(self.directories, self.writer, self.inodes.nodes)
+        self.namespace = Namespace(self.directories, self.writer, renamer)
         self.pointers = Pointers(content, self.handles)
 
     def _make_root(self, *, single: bool) -> Node:
@@ -201,12 +203,7 @@ class FileSystem:
         if handle is not None and isinstance(opened := self.handles.any(handle), WriteHandle):
             opened.edit.staged.truncate(size)
             return
-        edit = await self.writer.open(node, truncate=size == 0)
-        try:
-            edit.staged.truncate(size)
-            await self.writer.flush(edit)
-        finally:
-            await self.writer.release(edit)
+        await self.writer.truncate(node, size)
 
     # -- directories -----------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class DirectoryHandle:
 
 @dataclass(slots=True)
 class ReadHandle:
-    """A file opened for reading, on the content it had then; what this mount itself writes to it is read all the same."""
+    """A file opened for reading, on the content it had then; what this mount itself writes to it is read, too."""
 
     node: Node
     content: Content

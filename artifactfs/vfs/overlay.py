@@ -1,7 +1,7 @@
 """What this mount shows otherwise than the listings do: edits that are not saved yet, and inodes that outlive a save.
 
-Rules of this file: no I/O but closing drafts, nothing awaited. An edit belongs to an inode, a local name to a directory;
-directories are named by what they show, so that the kernel may forget their inodes.
+Rules of this file: no I/O but closing drafts, nothing awaited. An edit belongs to an inode, a local name to a
+directory; directories are named by what they show, so that the kernel may forget their inodes.
 """
 
 from __future__ import annotations
@@ -160,6 +160,14 @@ class Overlay:
         edit = self.edits.get(node.ino)
         if edit is not None and edit.is_orphan and node.handles == 0 and edit.staged.writers == 0:
             self.end(edit)
+
+    def pending(self) -> list[tuple[Node, str]]:
+        """Return what has not reached its source yet, with the reason for it."""
+        return [
+            (edit.node, edit.failure or ("is open" if edit.staged.writers else "waits a moment"))
+            for edit in self.edits.values()
+            if edit.staged.touched and not edit.is_orphan and not edit.stays_here
+        ]
 
     # -- inodes ----------------------------------------------------------------------------------------------
 

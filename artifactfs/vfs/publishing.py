@@ -1,7 +1,7 @@
 """One edit becomes one version: the call to the publisher, and what to do when somebody else was first.
 
-Rules of this file: nothing is overwritten that the writer has not seen. A save that comes too late, or whose name was taken
-meanwhile, is kept beside the other one under a name that says so.
+Rules of this file: nothing is overwritten that the writer has not seen. A save that comes too late, or whose name was
+taken meanwhile, is kept beside the other one under a name that says so.
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ def intent_of(edit: Edit, source: Source) -> dict[str, Any]:
 class Saver:
     """Turns edits into versions.
 
-    ``report`` is told of source, path and message of what a person may ask about; ``path_of`` says the path of a node.
+    ``report`` is told of source, path and message of what a person may ask about, ``saved`` of the source of each save;
+    ``path_of`` says the path of a node.
     """
 
     sources: Mapping[str, Source]
     directories: Directories
     overlay: Overlay
     report: Callable[[str, str, str], None] = lambda _source, _path, _message: None
+    saved: Callable[[str], None] = lambda _source: None
     path_of: Callable[[Node], str] = lambda node: node.name
 
     def publisher(self, source: str) -> Publisher:
@@ -90,7 +92,9 @@ class Saver:
         """Save an edit; return what the source lists for it now, None if somebody removed it in the same moment."""
         draft = await trio.to_thread.run_sync(edit.staged.draft)
         try:
-            return await self.put(edit, draft)
+            listed = await self.put(edit, draft)
+            self.saved(edit.node.source)
+            return listed
         except OVERTAKEN as error:
             wanted = self.path_of(edit.node)
             listed = await self.save_beside(edit, draft, time.strftime("conflict %Y-%m-%d %H.%M.%S"))

@@ -1,7 +1,8 @@
 """What an earlier mount did not finish: its sealed drafts become saves, or local names again.
 
-Rules of this file: a draft leaves the disk only when its content is safe elsewhere; one that cannot be saved is left where
-it is, said, and tried by the next mount. Nothing that has changed since is overwritten. No failure stops a mount.
+Rules of this file: a draft leaves the disk only when its content is safe elsewhere; one that cannot be saved is left
+where it is, said, and tried by the next mount. Nothing that has changed since is overwritten. No failure stops a
+mount.
 """
 
 from __future__ import annotations
@@ -26,10 +27,7 @@ log = logging.getLogger(__name__)
 
 
 async def recover(writer: Writer, staging: Staging) -> int:
-    """Take over the drafts of a mount that has ended; return how many.
-
-    ``staging`` stays open if drafts in it live on as local names.
-    """
+    """Take over the drafts of a mount that has ended, and their directory; return how many."""
     taken = 0
     lives_on = False
     for staged in await trio.to_thread.run_sync(staging.left_over):
@@ -52,7 +50,9 @@ async def recover(writer: Writer, staging: Staging) -> int:
             name = str(staged.intent.get("name"))
             writer.saver.report(source.name, "", f"{name}: an unfinished save is kept in {staged.path}: {error}")
             log.info("an unfinished save is kept in %s: %s", staged.path, error)
-    if not lives_on:
+    if lives_on:
+        writer.adopted.append(staging)
+    else:
         staging.close()
     return taken
 

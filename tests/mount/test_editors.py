@@ -1,8 +1,8 @@
 """Editors and tools on a real mount of the local store: one save, one version, under the right name.
 
-Each program saves its own way: in place, after emptying, through a temporary name, with a backup that was the file a moment
-ago. What must come of it is the same: the bytes it meant under the name it meant, the old ones one version back, nothing
-left lying about.
+Each program saves its own way: in place, after emptying, through a temporary name, with a backup that was the file a
+moment ago. What must come of it is the same: the bytes it meant under the name it meant, the old ones one version
+back, nothing left lying about.
 """
 
 import os
@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def mount(tmp_path_factory):
 
 @dataclass(frozen=True)
 class Save:
-    """One way to save: a shell script in the directory of ``doc.md`` (``$NEW`` is a file with the new content elsewhere).
+    """One way to save: a shell script in the directory of ``doc.md`` (``$NEW``: the new content elsewhere).
 
     ``in_tree`` is how many versions of a tree it makes where that is not one.
     """
@@ -75,20 +76,21 @@ SAVES = [
     Save("python open", PYTHON + "\"open('doc.md', 'w').write('new line\\n')\""),
     Save("python in place with fsync", PYTHON + "\"import os; f = open('doc.md', 'r+b'); f.write(b'new'); f.flush();"
          " os.fsync(f.fileno()); f.seek(4); f.write(b'LINE'); f.flush(); os.fsync(f.fileno())\"", "new LINE\n"),
-    Save("python mmap", PYTHON + "\"import mmap; f = open('doc.md', 'r+b'); m = mmap.mmap(f.fileno(), 0); m[0:3] = b'new';"
-         ' m.flush(); m.close(); f.close()"'),
-    Save("python os.replace", PYTHON + "\"import os, tempfile; f, n = tempfile.mkstemp(dir='.'); os.write(f, b'new line\\n');"
-         " os.fsync(f); os.close(f); os.replace(n, 'doc.md')\""),
-    Save("write-file-atomic", PYTHON + "\"import os; n = 'doc.md.tmp.321.1700000000'; open(n, 'w').write('new line\\n');"
-         " os.chmod(n, 0o644); os.rename(n, 'doc.md')\""),
-    Save("gio: renamed while open", PYTHON + "\"import os; f = open('.goutputstream-PBAGZ3', 'w'); f.write('new line\\n');"
-         " f.flush(); os.fsync(f.fileno()); os.rename(f.name, 'doc.md'); f.close()\""),
+    Save("python mmap", PYTHON + "\"import mmap; f = open('doc.md', 'r+b'); m = mmap.mmap(f.fileno(), 0);"
+         " m[0:3] = b'new'; m.flush(); m.close(); f.close()\""),
+    Save("python os.replace", PYTHON + "\"import os, tempfile; f, n = tempfile.mkstemp(dir='.');"
+         " os.write(f, b'new line\\n'); os.fsync(f); os.close(f); os.replace(n, 'doc.md')\""),
+    Save("write-file-atomic", PYTHON + "\"import os; n = 'doc.md.tmp.321.1700000000';"
+         " open(n, 'w').write('new line\\n'); os.chmod(n, 0o644); os.rename(n, 'doc.md')\""),
+    Save("gio: renamed while open", PYTHON + "\"import os; f = open('.goutputstream-PBAGZ3', 'w');"
+         " f.write('new line\\n'); f.flush(); os.fsync(f.fileno()); os.rename(f.name, 'doc.md'); f.close()\""),
     Save("emacs: a second open without a write", "echo 'new line' > doc.md; exec 9<>doc.md; exec 9>&-"),
     Save("vim backupcopy=auto", EX.format("backup backupcopy=auto") + '; rm -f "doc.md~"', tool=VIM, in_tree=2),
     Save("vim backupcopy=yes", EX.format("writebackup backupcopy=yes"), tool=VIM),
     Save("vim backupcopy=no", EX.format("writebackup backupcopy=no"), tool=VIM, in_tree=2),
     Save("vim nowritebackup", EX.format("nowritebackup"), tool=VIM),
-    Save("vim with a swap file", "vim -Nu NONE -es doc.md -c 'set nomore' -c '%s/old/new/' -c 'wq'", tool=VIM, in_tree=2),
+    Save("vim with a swap file", "vim -Nu NONE -es doc.md -c 'set nomore' -c '%s/old/new/' -c 'wq'",
+         tool=VIM, in_tree=2),
 ]  # fmt: skip
 # A tree's versions are whole trees: what a program does by removing the file first is two of them.
 
@@ -97,7 +99,7 @@ def _names(saves):
     return [pytest.param(save, id=save.name) for save in saves]
 
 
-def _prepare(folder: Path, tmp_path: Path, save: Save) -> dict[str, str]:
+def _prepare(folder: Path, tmp_path: Path, save: Save) -> dict[str, Any]:
     need(*save.tool)
     new = tmp_path / "doc.md"
     new.write_text("new line\n")
@@ -169,8 +171,8 @@ def test_vim_saves_twice_in_one_session_without_a_warning(mount: Mounted):
     folder.mkdir()
     (folder / "doc.md").write_text(OLD)
     done = shell(
-        "vim -Nu NONE -es doc.md -c '%s/old/new/' -c 'w' -c 'sleep 1300m' -c 'checktime' -c '%s/new/newer/' -c 'w' -c 'q'"
-        " 2>&1",
+        "vim -Nu NONE -es doc.md -c '%s/old/new/' -c 'w' -c 'sleep 1300m' -c 'checktime' -c '%s/new/newer/' -c 'w'"
+        " -c 'q' 2>&1",
         folder, TERM="dumb",
     )  # fmt: skip
     assert "changed" not in done
@@ -274,10 +276,10 @@ def test_a_killed_writer_leaves_what_it_wrote_and_the_version_before(mount: Moun
     folder = mount.path / "killed writer"
     folder.mkdir()
     (folder / "doc.md").write_text(OLD)
+    program = "f = open('doc.md', 'w', buffering=1); print('half', file=f); print(1, flush=True); input()"
     writer = subprocess.Popen(
-        [sys.executable, "-c", "f = open('doc.md', 'w', buffering=1); print('half', file=f); print(1, flush=True); input()"],
-        cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", program], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     with writer:
         assert writer.stdout is not None
         writer.stdout.readline()

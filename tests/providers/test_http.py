@@ -24,6 +24,7 @@ from artifactfs.observe import Observer
 from artifactfs.providers import http as transport
 from artifactfs.providers.http import HttpClient, StreamReply
 from artifactfs.providers.limits import Budget
+from artifactfs.providers.messages import retry_after_s
 from artifactfs.providers.targets import Gate
 from tests.support.serving import serving
 
@@ -164,7 +165,7 @@ async def test_a_pause_beyond_the_deadline_is_an_error_at_once() -> None:
 def test_retry_after_is_read_in_both_forms() -> None:
     """Seconds, an HTTP date, and nothing of what is neither."""
     for value, low, high in (("7", 7, 7), (formatdate(time.time() + 60, usegmt=True), 50, 61), (formatdate(0), 0, 0)):
-        seconds = transport._retry_after_s(httpx.Response(429, headers={"Retry-After": value}))
+        seconds = retry_after_s(httpx.Headers({"Retry-After": value}))
         assert seconds is not None
         assert low <= seconds <= high
     for value in (
@@ -176,8 +177,7 @@ def test_retry_after_is_read_in_both_forms() -> None:
         "Mon, 99 Foo 99999999 99:99:99 GMT",
         "Tue, 01 Jan 0000 00:00:00 GMT",
     ):
-        response = httpx.Response(429, headers=[(b"Retry-After", value.encode())])
-        assert transport._retry_after_s(response) in {None, 0.0}
+        assert retry_after_s(httpx.Headers([(b"Retry-After", value.encode())])) in {None, 0.0}
 
 
 async def test_retries_end_with_the_deadline() -> None:
@@ -258,6 +258,7 @@ async def test_a_body_that_drips_times_out() -> None:
         pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n", id="broken chunk"),
     ],
 )
+@pytest.mark.usefixtures("_hurried")
 async def test_a_body_cut_short_is_never_whole(answer: bytes) -> None:
     """Neither as a stream nor as an answer."""
     async with raw_server(answer) as url, client_at(url) as client:
@@ -270,6 +271,7 @@ async def test_a_body_cut_short_is_never_whole(answer: bytes) -> None:
 
 # httpx leaves its raw stream unfinished when its decoder fails.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.usefixtures("_hurried")
 async def test_a_body_that_does_not_decode_is_never_whole() -> None:
     """An encoding that was not asked for, and is none."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 ROOT = "root"
 WORKFLOW = "workflow"
 ARTIFACT_ID = re.compile(r"art_[0-9a-f]{6}")
-# Deeper names come from nobody who meant well, and laying out thousands of levels takes minutes; such a name is one title.
+# Deeper names come from nobody who meant well, and laying out thousands of levels takes minutes; such a name is one
+# title.
 MAX_DEPTH = 64
 NOT_COMPONENTS = frozenset({"", ".", ".."})
 # Python's own table, without the machine's mime.types: one name has one type everywhere.

@@ -87,7 +87,7 @@ class LocalPublisher:
 
     def _create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft) -> Artifact:
         with self._store.transaction():
-            workflow, name = self._view.workflow(ref), self._name(path)
+            workflow, name = self._view.workflow(ref), _name(path)
             for taken in self._store.artifacts_named(workflow.id, name):
                 current = self._view.current(taken)
                 if current and (current.sha256, current.executable) == (draft.sha256, draft.executable):
@@ -99,8 +99,6 @@ class LocalPublisher:
 
     async def save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
         """Make the next version of a file; one that was removed comes back with it.
-
-        Programs remove a file and make it again within one save, and mean the same file.
 
         Raises:
             Conflict: its current version is no longer that of ``artifact``, and says something else.
@@ -118,7 +116,7 @@ class LocalPublisher:
                 self._store.restore_artifact(stored.id)
             current = self._view.current(stored)
             if current is None or (current.sha256, current.executable) != (draft.sha256, draft.executable):
-                if self._version_id(artifact) != (current and entries.version_id(current)):
+                if _version_id(artifact) != (current and entries.version_id(current)):
                     raise errors.Conflict("somebody else saved it first", subject=artifact.id)
                 self._store.save_file(stored.id, draft.sha256, draft.size, executable=draft.executable)
             return self._view.artifact(stored.id)
@@ -136,7 +134,7 @@ class LocalPublisher:
 
     def _create_tree(self, ref: DirRef, path: tuple[str, ...]) -> Artifact:
         with self._store.transaction():
-            workflow, name = self._view.workflow(ref), self._name(path)
+            workflow, name = self._view.workflow(ref), _name(path)
             for taken in self._store.artifacts_named(workflow.id, name):
                 if taken.kind == "tree" and not self._store.tree(taken.id, taken.current):
                     return self._view.artifact(taken.id)
@@ -200,7 +198,7 @@ class LocalPublisher:
         present: Sequence[TreeFile],
         wanted: Mapping[str, TreeFile | None],
     ) -> None:
-        asked = self._version_id(artifact)
+        asked = _version_id(artifact)
         base = [v for v in self._store.versions(stored.id) if entries.version_id(v) == asked]
         if not base or base[-1].seq == stored.current:
             return
@@ -223,7 +221,7 @@ class LocalPublisher:
         with self._store.transaction():
             stored, workflow = self._living(artifact), self._view.workflow(ref)
             inside = self._inside_run(stored, workflow, path)
-            name = inside or self._name(path)
+            name = inside or _name(path)
             run_id, phase = (stored.run_id, stored.phase) if inside else (None, "")
             for taken in self._store.artifacts_named(workflow.id, name, run_id=run_id, phase=phase):
                 if taken.id != stored.id:
@@ -275,12 +273,12 @@ class LocalPublisher:
             raise errors.NotFound("the artifact was removed", subject=artifact.id)
         return stored
 
-    @staticmethod
-    def _version_id(artifact: Artifact) -> str | None:
-        return artifact.current.id if artifact.current else None
 
-    @staticmethod
-    def _name(path: tuple[str, ...]) -> str:
-        if len(path) != 1:
-            raise errors.NotPermitted("artifacts are made in a workflow itself", subject="/".join(path))
-        return path[0]
+def _version_id(artifact: Artifact) -> str | None:
+    return artifact.current.id if artifact.current else None
+
+
+def _name(path: tuple[str, ...]) -> str:
+    if len(path) != 1:
+        raise errors.NotPermitted("artifacts are made in a workflow itself", subject="/".join(path))
+    return path[0]
