@@ -151,6 +151,8 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        if start_id == 0:
+            await self.fs.begin(fh)
         entries = self.fs.readdir(fh)
         for position in range(start_id, len(entries)):
             node = entries[position]

@@ -210,15 +210,24 @@ class FileSystem:
     async def opendir(self, ino: int) -> int:
         """Open a directory as it is now; return the handle."""
         node = self.node(ino)
+        return self.handles.add(DirectoryHandle(node, await self._entries(node)))
+
+    async def _entries(self, node: Node) -> list[Node]:
         await self.writer.settled(node.source)
         level = await self.directories.children(node)
         edited = self.writer.overlay.names(node)
         entries = [self._settle(node, child) for name, child in level.children.items() if name not in edited]
-        entries.extend(self._settle(node, child) for child in edited.values())
-        return self.handles.add(DirectoryHandle(node, entries))
+        return entries + [self._settle(node, child) for child in edited.values()]
+
+    async def begin(self, handle: int) -> None:
+        """Begin to read a directory; who begins again (``rewinddir``) gets it as it is now."""
+        opened = self.handles.get(handle, DirectoryHandle)
+        if opened.begun:
+            opened.entries = await self._entries(opened.node)
+        opened.begun = True
 
     def readdir(self, handle: int) -> list[Node]:
-        """Return what the directory held when it was opened; positions in it are the cookies."""
+        """Return what the directory held when its reading began; positions in it are the cookies."""
         return self.handles.get(handle, DirectoryHandle).entries
 
     # -- files -----------------------------------------------------------------------------------------------

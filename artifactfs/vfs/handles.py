@@ -18,10 +18,11 @@ from artifactfs.vfs.overlay import Edit
 
 @dataclass(slots=True)
 class DirectoryHandle:
-    """A directory as it was when it was opened: nothing is skipped or repeated while it is read."""
+    """A directory as it was when its reading began: nothing is skipped or repeated until it begins again."""
 
     node: Node
     entries: list[Node]
+    begun: bool = False
 
 
 @dataclass(slots=True)
