@@ -16,8 +16,8 @@ from typing import Any
 operation: contextvars.ContextVar[str] = contextvars.ContextVar("operation", default="-")
 """What the running task is doing, such as ``read 7``; shown in every log line."""
 
-# As many recent errors as fit a screen twice over; older ones only say what newer ones say again.
-RECENT_ERRORS = 100
+# Enough that one source failing at every name of a long command does not push out what another said a minute ago.
+RECENT_ERRORS = 1000
 
 
 @dataclass(slots=True)

@@ -257,7 +257,10 @@ def run() -> None:
 
         completion_init()
     try:
-        app(prog_name="artifactfs")
+        try:
+            app(prog_name="artifactfs")
+        finally:
+            sys.stdout.flush()  # here, where it can be answered, and not when the interpreter ends
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(FAILED) from None

@@ -22,6 +22,8 @@ from artifactfs.daemon.mounts import ANSWER_S
 
 log = logging.getLogger(__name__)
 
+# Asked at once by scripts over many paths; past this the kernel turns them away (EAGAIN).
+BACKLOG = 128
 # Requests are a verb and a path of at most 4 KiB; more is not one of ours.
 MAX_REQUEST = 64 * 1024
 Verb = Callable[[dict[str, Any]], Awaitable[object]]
@@ -44,7 +46,7 @@ def _bound(path: Path) -> Iterator[trio.socket.SocketType]:
         listener.bind(str(path))
         made = path.stat().st_ino
         path.chmod(0o600)
-        listener.listen(16)
+        listener.listen(BACKLOG)
         try:
             yield trio.socket.from_stdlib_socket(listener)
         finally:

@@ -26,9 +26,9 @@ import trio
 import artifactfs
 from artifactfs import errors
 from artifactfs.observe import Observer
-from artifactfs.providers import targets
+from artifactfs.providers import messages, targets
 from artifactfs.providers.limits import Budget, Lane
-from artifactfs.providers.messages import Ask, Pairs, Reply, StreamReply, bare, can_be_sent, is_signed, retry_after_s
+from artifactfs.providers.messages import Ask, Pairs, Reply, StreamReply, bare, is_signed, retry_after_s
 from artifactfs.providers.reach import Reach
 
 __all__ = ["HttpClient", "Reply", "StreamReply"]
@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Params = Mapping[str, str] | Sequence[tuple[str, str]] | None
 
-RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+# What may pass: also those of the field's proxies (520 to 530), not "never in this API" and "not this HTTP".
+RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Five redirects are more than any of the three services needs (one); browsers stop at 20.
 MAX_REDIRECTS = 5
@@ -54,7 +55,7 @@ CONNECT_TIMEOUT_S = 5.0
 # Keeping connections warm is worth 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
 KEEPALIVE_S = 300.0
 MAX_CONNECTIONS = 16
-BAD_REQUEST, TOO_MANY = 400, 429
+TOO_MANY = 429
 ABSENT = "the service could not be reached a moment ago"
 
 
@@ -107,11 +108,14 @@ class _Wire:
         if not self.reach.admits(origin):
             raise self.error(errors.Unreachable, ABSENT, target)
         left_s = max(0.0, ask.end - trio.current_time())
+        connect_s = min(CONNECT_TIMEOUT_S, max(1.0, left_s / 4))
         try:
             # Waiting for a slot, connecting and TLS have ended in one way or another before this cuts in: a
             # cancelled connect would leak its slot.
-            with _words(self.source), trio.move_on_after(left_s):
-                request = self._request(ask, target, params, allowed, left_s)
+            with _words(self.source), trio.move_on_after(max(left_s, left_s / 2 + 2 * connect_s)):
+                wait_s = min(READ_TIMEOUT_S, self.deadline_s)
+                timeout = httpx.Timeout(wait_s, connect=connect_s, pool=left_s / 2)
+                request = self._request(ask, target, params, allowed, timeout)
                 response = await self.client.send(request, stream=True)
                 self.reach.answered(origin)
                 return response
@@ -120,14 +124,12 @@ class _Wire:
         raise self.error(errors.TimedOut, f"no answer within {self.deadline_s:.0f} s", target)
 
     def _request(
-        self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None, left_s: float
+        self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None, timeout: httpx.Timeout
     ) -> httpx.Request:
         """Make a request; with ``allowed`` only a connection to an address of these classes is used."""
         headers = {"Accept-Encoding": "identity", **ask.headers}
         if not ask.authored and self.gate.is_home(target) and not is_signed(target):
             headers.update(self._own_headers)
-        wait_s = min(READ_TIMEOUT_S, self.deadline_s)
-        timeout = httpx.Timeout(wait_s, connect=min(CONNECT_TIMEOUT_S, left_s / 4), pool=left_s / 2)
         extensions = {} if allowed is None else {"trace": targets.vetting(target, allowed)}
         return self.client.build_request(
             "GET", target, params=params or None, headers=headers, timeout=timeout, extensions=extensions
@@ -209,7 +211,7 @@ class HttpClient:
         self.observer = observer or Observer()
         self.deadline_s = deadline_s
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
-        if not all(map(can_be_sent, (headers or {}).values())):
+        if not all(map(messages.can_be_sent, (headers or {}).values())):
             message = (
                 f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
             )
@@ -217,11 +219,9 @@ class HttpClient:
         self._wire = _Wire(source, self.gate, headers or {}, deadline_s, self.observer)
 
     def __repr__(self) -> str:
-        """Tell where it goes and what it may still send."""
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._wire.client.aclose()
 
     async def get(
@@ -265,6 +265,7 @@ class HttpClient:
         ask = self._ask(url, params, route, lane, headers)
         ask.follow, ask.authored = follow, authored
         answer = await self._retrying(ask, self._answered)
+        self._note_success(answer)
         async with (
             self._wire.reading(answer) as chunks,
             contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
@@ -273,6 +274,9 @@ class HttpClient:
 
     def _ask(self, url: str, params: Params, route: str | None, lane: Lane, headers: Mapping[str, str] | None) -> Ask:
         target = url if url.startswith(("http://", "https://")) else self.base_url + url
+        if target is not url and messages.has_dot_segment(url):
+            # httpx would take it away, and what stands before it: another question than was asked.
+            raise self._wire.error(errors.ProviderMisbehaved, "an id that cannot stand in an address", self.base_url)
         pairs = tuple(params.items() if isinstance(params, Mapping) else params or ())
         return Ask(target, pairs, route or url, lane, headers or {}, trio.current_time() + self.deadline_s)
 
@@ -326,26 +330,25 @@ class HttpClient:
     async def _whole(self, ask: Ask) -> Reply:
         """Send a request and read its answer to the end."""
         answer = await self._answered(ask)
-        body = bytearray()
+        body, announced = bytearray(), messages.number(answer.response.headers.get("content-length", "")) or 0
         async with self._wire.reading(answer) as chunks:
             with trio.move_on_at(ask.end) as scope:
                 async for chunk in chunks:
                     body += chunk
-                    if len(body) > MAX_JSON_BYTES:
+                    if max(len(body), announced) > MAX_JSON_BYTES:
                         message = f"an answer is larger than {MAX_JSON_BYTES >> 20} MiB"
                         raise self._wire.error(errors.ProviderMisbehaved, message, answer.url)
         if scope.cancelled_caught:
             # Each byte came in time, but all of them would not: a server that drips must not hold a reader.
             message = f"the answer was not complete after {self.deadline_s:.0f} s"
             raise self._wire.error(errors.TimedOut, message, answer.url)
+        self._note_success(answer)
         return Reply(answer.response.status_code, answer.response.headers, bytes(body), answer.url)
 
     async def _answered(self, ask: Ask) -> _Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
         status = answer.response.status_code
-        if status < BAD_REQUEST:
-            self.observer.succeeded(self.source)
         if status not in RETRIED_STATUS:
             return answer
         await answer.response.aclose()
@@ -367,6 +370,10 @@ class HttpClient:
         except errors.ArtifactFSError as failure:
             self._report(failure, url)
             raise
+
+    def _note_success(self, answer: _Answer) -> None:
+        if answer.response.is_success:
+            self.observer.succeeded(self.source)
 
     def _report(self, error: errors.ArtifactFSError, url: str) -> None:
         self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -25,8 +26,16 @@ import pytest
 from artifactfs.store.catalog import Store
 from tests.support.control import ask
 from tests.support.lab import Lab, Mounted, mounted, service_source
+from tests.support.log_guard import LogGuard
 
 pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture(autouse=True)
+def _servers_may_complain(expected_logs: LogGuard) -> None:
+    """The tests' own servers break their answers on purpose, and say so."""
+    expected_logs("Error in ASGI Framework", logger="hypercorn", level=logging.ERROR)
+
 
 SERVICES = ("vm0", "syntropic137", "vlmrun")
 # The mount's deadline in these tests, in seconds: what each call to a stalled service takes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import sys
 import time
@@ -28,17 +29,25 @@ from starlette.routing import Route
 from tests.support.awkward import Served, uuid_of
 from tests.support.control import ask
 from tests.support.lab import TOKEN, Mounted, mounted, service_source
+from tests.support.log_guard import LogGuard
 
 pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture(autouse=True)
+def _servers_may_complain(expected_logs: LogGuard) -> None:
+    """The tests' own servers break their answers on purpose, and say so."""
+    expected_logs("Error in ASGI Framework", logger="hypercorn", level=logging.ERROR)
+
 
 SERVICES = ("vm0", "syntropic137", "vlmrun")
 PLACES = {"vm0": "artifacts", "syntropic137": ".", "vlmrun": "."}
 DEADLINE_S = 6
 SLACK_S = 30.0
 MIB = 1 << 20
-# Three answers of 64 MiB, the most that one may have, parsed at the same time are most of it.
+# A dozen answers of up to 64 MiB, the most that one may have, at the same time. Measured: 600 MiB.
 MEMORY = 1500 * MIB
-BAD = {"EIO", "ETIMEDOUT", "EHOSTUNREACH", "EOPNOTSUPP", "EINVAL"}
+BAD = {"EIO", "ETIMEDOUT", "EHOSTUNREACH", errno.errorcode[errno.EOPNOTSUPP]}
 
 
 async def drops(size: int, chunk: bytes, every_s: float) -> AsyncIterator[bytes]:
@@ -75,7 +84,9 @@ def wrong_length(more: int) -> Callable[[Request], Response]:
 
 ANSWERS: dict[str, Callable[[Request], Response]] = {
     "100 MB of JSON": large(b'{"id": "x"},', 100 * MIB),
-    "many small values": large(b"[],", 20 * MIB),
+    "many small lists": large(b"[],", 20 * MIB),
+    "many small rows": large(b"{},", 20 * MIB, b'{"data":[', b'{}],"pagination":{}}'),
+    "many workflows": large(b"{},", 20 * MIB, b'{"workflows":[', b"{}]}"),
     "10,000 levels": text("[" * 10_000 + "]" * 10_000),
     "levels of objects": text('{"data":' * 10_000 + "1" + "}" * 10_000),
     "a number of 100,000 digits": text("9" * 100_000),
@@ -161,7 +172,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         memory = memory_peak(pid) - base
         sys.stdout.write(f"hostile answers: {memory // MIB} MiB\n")
         outcomes, took_s = {key: one[0] for key, one in found.items()}, {key: one[1] for key, one in found.items()}
-        state = {source["name"]: source["state"] for source in ask(mount, verb="status")["sources"]}
+        told = ask(mount, verb="status")["sources"]
+        state = {source["name"]: source["state"] for source in told}
         yield World(mount, outcomes, took_s, memory, astray, state)
 
 
@@ -174,9 +186,11 @@ def memory_peak(pid: int) -> int:
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_a_hostile_answer_is_an_error_in_time(world: World, kind: str, service: str) -> None:
     """Never an empty directory, never ENOENT; and the source says what is wrong with it."""
-    assert world.outcomes[kind, service] in BAD
+    outcome = world.outcomes[kind, service]
+    assert outcome in BAD
     assert world.took_s[kind, service] < DEADLINE_S + SLACK_S
-    assert world.state[f"{service} {kind}"] != "ok"
+    # Of one that took too long the rest came later, and was in itself in order.
+    assert world.state[f"{service} {kind}"] != "ok" or outcome == "ETIMEDOUT"
 
 
 def test_memory_is_bounded(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import select
 import shutil
@@ -21,8 +22,16 @@ import pytest
 from artifactfs.store.catalog import Store
 from tests.support.control import ask
 from tests.support.lab import Lab, mounted, service_source
+from tests.support.log_guard import LogGuard
 
 pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture(autouse=True)
+def _servers_may_complain(expected_logs: LogGuard) -> None:
+    """The tests' own servers break their answers on purpose, and say so."""
+    expected_logs("Error in ASGI Framework", logger="hypercorn", level=logging.ERROR)
+
 
 # "At once", "responsive": far below the deadline of 30 s, far above what a busy machine needs.
 SOON_S = 10.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 
@@ -18,6 +19,7 @@ from artifactfs.observe import Observer
 from artifactfs.providers import targets
 from artifactfs.providers.http import HttpClient
 from artifactfs.providers.limits import Budget
+from artifactfs.providers.messages import Reply
 from artifactfs.providers.reach import MAX_QUIET_S, ORIGINS, REST_S, TRIAL_S, Reach
 from tests.support.serving import serving
 
@@ -195,3 +197,31 @@ async def test_a_name_that_means_another_address_by_then_is_not_connected_to(mon
 async def _says_public(_host: str) -> frozenset[str]:
     await trio.lowlevel.checkpoint()
     return frozenset({"public"})
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b'"",', b'{"a":"\\\\"},', b"1,", b'"\\"[",', b'"\\"\\"'])
+def test_json_of_millions_of_values_is_refused_unparsed(piece: bytes) -> None:
+    """Nothing else runs while it is parsed: 26 s for 60 MB of these."""
+    begin = time.monotonic()
+    reply = Reply(200, {}, b"[" + piece * (30_000_000 // len(piece)) + b"0]", "http://x/")
+    with pytest.raises(errors.ProviderMisbehaved):
+        reply.json()
+    assert time.monotonic() - begin < 5
+
+
+def test_long_text_in_json_is_no_number_of_values() -> None:
+    """A CSV of 10 MB has as many commas, and is one value."""
+    value = {"content": 'a,"[b]",{c}\\\n' * 1_000_000, "more": [1, 2]}
+    assert Reply(200, {}, json.dumps(value).encode(), "http://x/").json() == value
+
+
+@pytest.mark.parametrize("path", ["/v1/..", "/v1/../x", "/v1/./x", "/v1/%2e%2E/x", "/.", "/a/.%2e"])
+async def test_an_id_of_dots_is_not_sent(path: str) -> None:
+    """Clients take such segments away, and what stands before them: that would be another question."""
+    client = HttpClient("work", "http://127.0.0.1:1/base")
+    with pytest.raises(errors.ProviderMisbehaved, match="an id"):
+        await client.get(path)
+    with pytest.raises(errors.ProviderMisbehaved, match="an id"):
+        async with client.stream(path):
+            pass
+    await client.aclose()

@@ -19,8 +19,8 @@ def socket_of(mount: Mounted) -> Path:
 def exchange(path: Path, raw: bytes) -> bytes:
     """Send bytes and the end; return all that comes back."""
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))  # waits for its turn: with a timeout it would be turned away
         connection.settimeout(60)
-        connection.connect(str(path))
         connection.sendall(raw)
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))
