@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import re
+import threading
 from pathlib import Path
 
 from artifactfs import config
@@ -36,12 +37,24 @@ def ours() -> list[Path]:
     return found
 
 
+# The kernel's own ENOTCONN takes microseconds; a second is a machine that is very busy.
+ANSWER_AT_ONCE_S = 1.0
+
+
 def is_dead(path: Path) -> bool:
     """Tell whether a mount point's daemon is gone: the kernel then answers ENOTCONN to everything.
 
-    Asked by statvfs, which the kernel has to pass on: attributes it may know itself. A process that is there and has
-    stopped is waited for; so look first whether there is one.
+    Asked by statvfs, which the kernel has to pass on: attributes it may know itself. A dead mount answers at once; a
+    process that is there and has stopped never does, so it is asked in a thread that nobody waits for longer than that.
     """
+    answer: list[bool] = []
+    asking = threading.Thread(target=lambda: answer.append(_is_disconnected(path)), daemon=True)
+    asking.start()
+    asking.join(ANSWER_AT_ONCE_S)
+    return bool(answer and answer[0])
+
+
+def _is_disconnected(path: Path) -> bool:
     try:
         os.statvfs(path)
     except OSError as error:
