@@ -278,7 +278,7 @@ class _Flattening:
                 self._count(path)
                 if isinstance(child, _Dir):
                     todo.append((path + "/", child))
-                    yield Member(path, "dir", 0, 0, False, child.mtime_ns, None, None)  # noqa: FBT003
+                    yield Member(path, "dir", 0, 0, False, child.mtime_ns, None, None)  # noqa: FBT003 - the columns of a member, in order
                 else:
                     yield self._leaf(path, here, child)
 
@@ -287,10 +287,10 @@ class _Flattening:
             return Member(path, "file", leaf.offset, leaf.size, leaf.executable, leaf.mtime_ns, None, None)
         refusal = self._judge(home, leaf)
         if refusal is None:
-            return Member(path, "symlink", 0, 0, False, leaf.mtime_ns, leaf.target, None)  # noqa: FBT003
+            return Member(path, "symlink", 0, 0, False, leaf.mtime_ns, leaf.target, None)  # noqa: FBT003 - the columns of a member, in order
         shown = _printable(leaf.target[:_MAX_TARGET_BYTES])
         text = f"artifactfs: this symbolic link to {shown} {refusal}, so it is not followed.\n".encode()
-        return Member(path, "file", 0, len(text), False, leaf.mtime_ns, None, text)  # noqa: FBT003
+        return Member(path, "file", 0, len(text), False, leaf.mtime_ns, None, text)  # noqa: FBT003 - the columns of a member, in order
 
     def _judge(self, home: _Dir, leaf: _Leaf) -> str | None:
         """Say why a link cannot be shown as one, or None."""

@@ -185,7 +185,7 @@ class TarScanner:
         rest = block[: _CHECKSUM.start] + b" " * 8 + block[_CHECKSUM.stop :]
         total = sum(rest)
         # A byte b >= 128 counts as b - 256 when summed signed.
-        if stated == total or stated == total - 256 * sum(byte > 127 for byte in rest):  # noqa: PLR2004
+        if stated == total or stated == total - 256 * sum(byte > 127 for byte in rest):  # noqa: PLR2004 - the numbers of the tar format
             return
         if self._offset == BLOCK and block[_MAGIC][:5] != b"ustar":
             raise CorruptContent(_no_tar(block))
@@ -319,9 +319,9 @@ def _octal(field: bytes) -> int:
 
 def _number(field: bytes) -> int:
     """Read a number, octal or GNU base-256 (first byte 0x80, or 0xff for a negative one)."""
-    if field[0] == 0x80:  # noqa: PLR2004
+    if field[0] == 0x80:  # noqa: PLR2004 - the numbers of the tar format
         return int.from_bytes(field[1:], "big")
-    if field[0] == 0xFF:  # noqa: PLR2004
+    if field[0] == 0xFF:  # noqa: PLR2004 - the numbers of the tar format
         return int.from_bytes(field, "big", signed=True)
     return _octal(field)
 

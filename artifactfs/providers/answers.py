@@ -112,9 +112,9 @@ def _kind(status: int, *, is_json: bool) -> type[errors.ArtifactFSError]:
         return errors.Unsupported
     if status in KINDS:
         return KINDS[status]
-    if status >= 500:  # noqa: PLR2004
+    if status >= 500:  # noqa: PLR2004 - HTTP's own numbers
         return errors.Unavailable
-    return errors.InvalidRequest if status >= 400 else errors.ProviderMisbehaved  # noqa: PLR2004
+    return errors.InvalidRequest if status >= 400 else errors.ProviderMisbehaved  # noqa: PLR2004 - HTTP's own numbers
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -140,7 +140,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, source: str, s
     if kind is errors.Unsupported:
         said = "this server does not have the API that was asked for (404 without an explanation)"
     elif not said:
-        said = "the service gave no reason" if status >= 400 else "an answer that was not expected"  # noqa: PLR2004
+        said = "the service gave no reason" if status >= 400 else "an answer that was not expected"  # noqa: PLR2004 - HTTP's own numbers
     facts: dict[str, Any] = {
         "provider": source,
         "subject": subject,
@@ -158,7 +158,7 @@ def refuse(status: int, headers: Mapping[str, str], body: bytes, source: str, su
 
 
 def _parsed(reply: Reply, source: str, subject: str) -> object:
-    if not 200 <= reply.status < 300:  # noqa: PLR2004
+    if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP's own numbers
         refuse(reply.status, reply.headers, reply.body, source, subject)
     if not reply.body.strip():
         message = f"the answer is empty ({reply.status})"

@@ -51,8 +51,8 @@ def create(source: config.Source, memory: Memory, observer: Observer, deadline_s
     Modules are imported when they are needed: a mount of one service does not wait for the others' code.
     """
     if source.service == "local":
-        from artifactfs.providers.local.provider import LocalProvider  # noqa: PLC0415
-        from artifactfs.store.catalog import Store  # noqa: PLC0415
+        from artifactfs.providers.local.provider import LocalProvider  # noqa: PLC0415 - only what is mounted is imported
+        from artifactfs.store.catalog import Store  # noqa: PLC0415 - only what is mounted is imported
 
         if source.path is None:
             raise TypeError(source)
@@ -60,15 +60,15 @@ def create(source: config.Source, memory: Memory, observer: Observer, deadline_s
     http = _http(source, observer, deadline_s)
     match source.service:
         case "vm0":
-            from artifactfs.providers.vm0.provider import Vm0Provider  # noqa: PLC0415
+            from artifactfs.providers.vm0.provider import Vm0Provider  # noqa: PLC0415 - only what is mounted is imported
 
             return Vm0Provider(source.name, http, memory)
         case "syntropic137":
-            from artifactfs.providers.syntropic.provider import Syntropic137Provider  # noqa: PLC0415
+            from artifactfs.providers.syntropic.provider import Syntropic137Provider  # noqa: PLC0415 - only what is mounted is imported
 
             return Syntropic137Provider(source.name, http, memory)
         case "vlmrun":
-            from artifactfs.providers.vlmrun.provider import VlmRunProvider  # noqa: PLC0415
+            from artifactfs.providers.vlmrun.provider import VlmRunProvider  # noqa: PLC0415 - only what is mounted is imported
 
             return VlmRunProvider(source.name, http, memory)
         case _:

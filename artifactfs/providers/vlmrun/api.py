@@ -118,7 +118,7 @@ class VlmRunApi:
         """Tell whether the endpoint exists, an answer of ``NOT_OFFERED`` being all that is known."""
         if reply.status == 404 and self.lists_artifacts:  # noqa: PLR2004 - the field's own number
             return True
-        if reply.status != 404:  # noqa: PLR2004
+        if reply.status != 404:  # noqa: PLR2004 - HTTP's own numbers
             self.lists_artifacts = False
         elif answers.message_of(reply.body) not in GENERIC:
             self.lists_artifacts = True

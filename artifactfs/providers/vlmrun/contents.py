@@ -94,7 +94,7 @@ class Contents:
             async with self._http.stream(
                 address.url, route="(address)", headers=_range(span), authored=authored
             ) as reply:
-                refused = reply.status == 403 or (known and reply.status in EXPIRED)  # noqa: PLR2004
+                refused = reply.status == 403 or (known and reply.status in EXPIRED)  # noqa: PLR2004 - HTTP's own numbers
                 if refused and not last:
                     self._addresses.pop(ref.key, None)
                     continue
@@ -123,7 +123,7 @@ class Contents:
         _, kind, namespace, object_id = ref.locator
         params = [("object_id", object_id), Namespace(kind, namespace).query]
         async with self._http.stream("/artifacts", params, route="/artifacts") as reply:
-            if reply.status != 200:  # noqa: PLR2004
+            if reply.status != 200:  # noqa: PLR2004 - HTTP's own numbers
                 await self._refuse(reply, ref)
             body = await _some(reply, MAX_ADDRESS_BYTES)
         text = body.decode("utf-8", "replace").strip()
@@ -135,9 +135,9 @@ class Contents:
 
     async def _stream(self, reply: StreamReply, span: ByteRange, ref: ContentRef | Pointer) -> ContentStream:
         offset, total, ranged = 0, reply.length, False
-        if reply.status == 416 and (at := _end(reply)) is not None and at <= span.offset:  # noqa: PLR2004
+        if reply.status == 416 and (at := _end(reply)) is not None and at <= span.offset:  # noqa: PLR2004 - HTTP's own numbers
             return ContentStream(span.offset, at, ranged=True, chunks=_nothing())
-        if reply.status == 206:  # noqa: PLR2004
+        if reply.status == 206:  # noqa: PLR2004 - HTTP's own numbers
             first, total = reply.content_range() or (-1, None)
             if first != span.offset or "content-encoding" in reply.headers:
                 raise self._wrong("a part of the content that was not asked for", ref)
@@ -145,7 +145,7 @@ class Contents:
         elif reply.status == 202:  # noqa: PLR2004 - accepted, not yet made
             message = "the service is still making this"
             raise errors.Unavailable(message, provider=self._api.source, subject=ref.key, status=202)
-        elif reply.status != 200:  # noqa: PLR2004
+        elif reply.status != 200:  # noqa: PLR2004 - HTTP's own numbers
             await self._refuse(reply, ref)
         media_type = reply.headers.get("content-type")
         return ContentStream(offset, total, ranged, reply.chunks, media_type, _plain(reply.headers))

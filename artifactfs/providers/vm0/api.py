@@ -130,11 +130,11 @@ class Vm0Api:
                 told = told_version(reply.headers.get("location", ""))
                 return (told if told.startswith(name) else None) if told else self._confirmed(name)
             body = await _beginning(reply)
-        if reply.status == 404 and not _has_envelope(body):  # noqa: PLR2004
+        if reply.status == 404 and not _has_envelope(body):  # noqa: PLR2004 - HTTP's own numbers
             raise self._no_api(address)
         if NO_FILES.search(answers.message_of(body)):
             return self._confirmed(name)
-        if reply.status == 404 or _is_no_version(reply.status, body):  # noqa: PLR2004
+        if reply.status == 404 or _is_no_version(reply.status, body):  # noqa: PLR2004 - HTTP's own numbers
             return None
         raise self._refusal(reply.status, reply.headers, body, address)
 
@@ -154,7 +154,7 @@ class Vm0Api:
         return path, query, f"/v1/{role}s/:id/download"
 
     def _checked(self, reply: Reply, path: str) -> Reply:
-        if reply.status == 404 and not _has_envelope(reply.body):  # noqa: PLR2004
+        if reply.status == 404 and not _has_envelope(reply.body):  # noqa: PLR2004 - HTTP's own numbers
             raise self._no_api(path)
         return reply
 
@@ -183,7 +183,7 @@ class Vm0Api:
         path = "/api/storages/download"
         query = {"name": name, "type": role} | ({"version": version} if version else {})
         reply = await self._http.get(path, query, route=path)
-        if self._checked(reply, path).status == 404 or (version and _is_no_version(reply.status, reply.body)):  # noqa: PLR2004
+        if self._checked(reply, path).status == 404 or (version and _is_no_version(reply.status, reply.body)):  # noqa: PLR2004 - HTTP's own numbers
             return None
         found = read(StorageDownload, answers.json_object(reply, self._source, path))
         if found is None:
@@ -230,7 +230,7 @@ class Vm0Api:
                 stream = self._http.stream(address, query or None, route=route, headers=headers)
                 reply = await stack.enter_async_context(stream)
                 is_storage = self._is_elsewhere(address, reply.url)
-                if reply.status == 403 and is_storage and tries_left:  # noqa: PLR2004
+                if reply.status == 403 and is_storage and tries_left:  # noqa: PLR2004 - HTTP's own numbers
                     await stack.aclose()
                     continue
                 break
@@ -255,12 +255,12 @@ class Vm0Api:
         if reply.status == 416:  # noqa: PLR2004 - the archive is shorter now: pushed anew by force
             message = "the archive has changed since it was begun to be read"
             raise errors.StaleContent(message, provider=self._source, status=416)
-        if reply.status == 404 and is_storage:  # noqa: PLR2004
+        if reply.status == 404 and is_storage:  # noqa: PLR2004 - HTTP's own numbers
             message = "the archive of this version is missing from the service's storage"
             raise errors.NotFound(message, provider=self._source, status=404)
-        if reply.status == 404 and not _has_envelope(body):  # noqa: PLR2004
+        if reply.status == 404 and not _has_envelope(body):  # noqa: PLR2004 - HTTP's own numbers
             raise self._no_api(urlsplit(reply.url).path)
-        if reply.status == 404 and NO_FILES.search(answers.message_of(body)):  # noqa: PLR2004
+        if reply.status == 404 and NO_FILES.search(answers.message_of(body)):  # noqa: PLR2004 - HTTP's own numbers
             raise EmptyVersion
         raise self._refusal(reply.status, reply.headers, body, urlsplit(reply.url).path)
 
