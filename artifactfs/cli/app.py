@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +48,11 @@ def _source_names(incomplete: str) -> list[str]:
     except errors.ConfigError:
         return []
     return [name for name in sorted({*known, "local"}) if name.startswith(incomplete)]
+
+
+def _mounted_path(text: str) -> Any:  # noqa: ANN401 - what typer's Argument returns
+    """Take a path as it is: typer would stat it, and a directory that waits for its service would answer late."""
+    return typer.Argument(help=text, parser=Path, metavar="PATH")
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -156,7 +161,7 @@ def umount(
 
 @app.command()
 def status(
-    path: Annotated[Path | None, typer.Argument(help="Only the mount this path is in.")] = None,
+    path: Annotated[Path | None, _mounted_path("Only the mount this path is in.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show running mounts: sources, their state and requests, cache, failures."""
@@ -168,7 +173,7 @@ def status(
 
 
 @app.command()
-def why(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_json: Json = False) -> None:
+def why(path: Annotated[Path, _mounted_path("A path in a mount.")], as_json: Json = False) -> None:
     """Explain a path: what it is, where it comes from, how fresh, what last went wrong."""
     from artifactfs.cli import client, inspect
 
@@ -178,7 +183,7 @@ def why(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_jso
 
 
 @app.command()
-def log(path: Annotated[Path, typer.Argument(help="A path in a mount.")], as_json: Json = False) -> None:
+def log(path: Annotated[Path, _mounted_path("A path in a mount.")], as_json: Json = False) -> None:
     """List the versions of the artifact that a path shows."""
     from artifactfs.cli import client, inspect
 

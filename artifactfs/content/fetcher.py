@@ -43,6 +43,7 @@ class Flight:
         self.next = first
         self.stop = stop
         self.probe = probe
+        self.opened = False
         self.total: int | None = None
         self.error: Exception | None = None
         self.landed = trio.Event()
@@ -215,9 +216,12 @@ class Fetcher:
             return
         breaks, reached = 0, flight.next
         while True:
+            flight.opened = False
             try:
                 await self._stream(flight)
             except (errors.Unavailable, errors.TimedOut):
+                if not flight.opened:
+                    raise  # the provider has tried, as often as makes sense
                 breaks = breaks + 1 if flight.next == reached else 1
                 reached = flight.next
                 if breaks >= MAX_BREAKS:
@@ -236,6 +240,7 @@ class Fetcher:
         if length is not None and flight.total is not None:
             length = min(length, flight.total - begin)
         async with self._open(flight.ref, ByteRange(begin, length)) as stream:
+            flight.opened = True
             if not stream.ranged and (begin or length is not None):
                 self._unranged.add(flight.ref.key)
                 flight.stop = None

@@ -29,6 +29,9 @@ WHY_S = 3.0
 # As many symlinks in a path as the kernel follows.
 MAX_LINKS = 40
 
+Trail = list[tuple[str, Node]]
+"""The way to a path: each place below the mount point, beginning with a slash (the top: empty), and its node."""
+
 
 @dataclass(slots=True)
 class Status:
@@ -104,40 +107,41 @@ class Status:
         """
         fs = self._running()
         answer: dict[str, Any] = {"path": path, "exists": True}
-        trail: list[Node] = [fs.node(ROOT)]
+        trail: Trail = [("", fs.node(ROOT))]
         with trio.move_on_after(WHY_S) as scope:
             try:
                 await self._walk(path, trail)
             except errors.ArtifactFSError as error:
                 absent = isinstance(error, errors.NotFound | errors.NotADirectory)
                 answer.update(exists=False if absent else None, **_told(error))
-                self._notice(trail[-1], error)
+                self._notice(*trail[-1], error)
             else:
-                answer.update(self._about(trail[-1]))
+                answer.update(self._about(trail[-1][1]))
         if scope.cancelled_caught:
             message = f"not known: there was no answer within {WHY_S:.0f} s"
             answer.update(exists=None, error=errors.TimedOut.__name__, message=message)
         answer.update(self._freshness(trail))
-        answer.update(self._last_failure(trail[-1].source))
+        answer.update(self._last_failure(trail[-1][1].source))
         answer["recent_errors"] = self._errors_about(path)
         return answer
 
-    async def _walk(self, path: str, trail: list[Node]) -> None:
-        """Add the nodes on the way to a path; symlinks are followed, except the last."""
+    async def _walk(self, path: str, trail: Trail) -> None:
+        """Add what is on the way to a path; symlinks are followed, except the last."""
         fs = self._running()
         todo, links = deque(filter(None, path.split("/"))), 0
         while todo:
             name = todo.popleft()
             if name == "..":
-                del trail[1:][-1:]
+                del trail[max(1, len(trail) - 1) :]
                 continue
-            here = fs.path_of(trail[-1])
-            node = await fs.walk(f"{here}/{name}")
+            # Not the node's own idea of its path: the kernel may never have asked for what is above it.
+            here = f"{trail[-1][0]}/{name}"
+            node = await fs.walk(here)
             if node.target is not None and todo and links < MAX_LINKS:
                 links += 1
                 todo.extendleft(reversed(node.target.split("/")))
             else:
-                trail.append(node)
+                trail.append((here, node))
 
     def _about(self, node: Node) -> dict[str, Any]:
         fs = self._running()
@@ -148,24 +152,25 @@ class Status:
             about.update(size=fs.shown_size(node), size_is=facts_of.size_known(node))
         return {**about, "modified": iso(node.mtime_ns)}
 
-    def _freshness(self, trail: list[Node]) -> dict[str, Any]:
+    def _freshness(self, trail: Trail) -> dict[str, Any]:
         """Return how old the listing is that the end of the trail is in, and why if it could not be renewed."""
         fs = self._running()
-        refs = (fs.listing_of(node) for node in reversed(trail))
+        refs = (fs.listing_of(node) for _, node in reversed(trail))
         known = next((known for ref in refs if ref and (known := fs.directories.listings.peek(ref))), None)
         if known is None:
             return {"listing_age_s": None}
         now = trio.current_time()
         answer: dict[str, Any] = {"listing_age_s": round(now - known.fetched_at, 1)}
-        if known.failure is not None and now < known.retry_at:
-            answer.update(stale_because=str(known.failure), next_retry_s=round(known.retry_at - now, 1))
+        if known.failure is not None:
+            answer.update(stale_because=str(known.failure), next_retry_s=round(max(0.0, known.retry_at - now), 1))
         return answer
 
-    def _notice(self, node: Node, error: errors.ArtifactFSError) -> None:
+    def _notice(self, path: str, node: Node, error: errors.ArtifactFSError) -> None:
         """Keep a failure that asking has met, as if a program had met it."""
         if not (isinstance(error, ORDINARY) and error.status is None):
-            path = f"/{self._running().path_of(node)}"
-            self.observer.noticed(node.source, path, str(error), status=error.status, request_id=error.request_id)
+            self.observer.noticed(
+                node.source, path or "/", str(error), status=error.status, request_id=error.request_id
+            )  # fmt: skip
 
     def _last_failure(self, source: str) -> dict[str, Any]:
         """Return the source's last failed request, if nothing has succeeded since."""
@@ -187,9 +192,9 @@ class Status:
     async def log(self, path: str) -> dict[str, Any]:
         """Return the versions of the artifact that a path shows, newest first."""
         fs = self._running()
-        trail = [fs.node(ROOT)]
+        trail: Trail = [("", fs.node(ROOT))]
         await self._walk(path, trail)
-        node = trail[-1]
+        _, node = trail[-1]
         if node.artifact is None:
             message = f"{path} is not part of an artifact"
             raise errors.InvalidRequest(message)

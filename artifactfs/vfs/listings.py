@@ -192,7 +192,7 @@ class Listings:
                 "age_s": round(now - known.fetched_at, 1) if known.fetched_at > -math.inf else None,
                 "complete": known.complete,
                 "note": known.note,
-                "stale_because": str(known.failure) if known.failure and now < known.retry_at else None,
+                "stale_because": str(known.failure) if known.failure else None,
             }
             for ref, known in self._known.items()
         ]

@@ -110,8 +110,6 @@ LATE = "no answer within|not complete after"
 HTML = b"<!DOCTYPE html><title>Sign in</title>"
 # Its size stands at the head of the answer: opening succeeds.
 OPENS = {("vlmrun", "open"): 0}
-# A stream is begun again a few times, each with its own tries: with this short a deadline, that may come first.
-RETRIED = {(service, call): errno.ETIMEDOUT for service in ("vm0", "vlmrun") for call in ("open", "read")}
 CAUSES = {
     "401": answer(errno.EACCES, r"\(401\)", 401),
     "402": answer(errno.EDQUOT, r"\(402\)", 402),
@@ -121,7 +119,7 @@ CAUSES = {
     "413": answer(errno.EFBIG, r"\(413\)", 413),
     "422": answer(errno.EINVAL, r"\(422\)", 422),
     "429 with a long Retry-After": answer(errno.EIO, "fewer requests", 429, {"retry-after": "8"}),
-    "500": answer(errno.EIO, r"\(500\)", 500, unless=RETRIED),
+    "500": answer(errno.EIO, r"\(500\)", 500),
     "503 with a long Retry-After": answer(errno.EIO, r"\(503\)", 503, {"retry-after": "60"}),
     "an answer cut short": Cause(errno.EIO, "broke", {"cut_after": 10}, on_storage=True, unless=OPENS),
     "no answer": Cause(errno.ETIMEDOUT, LATE, {"delay_s": 60}),
@@ -295,9 +293,8 @@ def quoted(sources: dict[str, dict[str, object]]) -> dict[str, dict[str, object]
 def test_each_fault_becomes_its_errno(world: World, cause: str, service: str, call: str) -> None:
     """Fault x service x call: the errno of the table, and not later than the deadline."""
     outcome = world.first[cause, service, call]
-    number = CAUSES[cause].number
-    wanted = {CAUSES[cause].unless.get((service, call), number)} | ({number} if cause == "500" else set())
-    assert str(outcome) in {errno.errorcode.get(one, "success") for one in wanted}
+    wanted = CAUSES[cause].unless.get((service, call), CAUSES[cause].number)
+    assert str(outcome) == errno.errorcode.get(wanted, "success")
     assert outcome.took_s < DEADLINE_S + SLACK_S
 
 
@@ -322,7 +319,8 @@ def test_status_says_which_source_fails_and_why(world: World, cause: str, servic
     assert world.status[name]["state"] != "ok"
     assert re.search(CAUSES[cause].says, world.status[name]["state"])
     (line,) = [line for line in world.people.splitlines() if line.startswith(f"{name} ")]
-    assert world.status[name]["state"].split()[0] in line
+    # Asked for after the JSON: by then it may be the failure of another request.
+    assert "ok" not in line.split()[1:3]
     assert world.healed_status[name]["state"] == "ok" or (cause, service) in LATER
 
 
