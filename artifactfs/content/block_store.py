@@ -186,6 +186,11 @@ class BlockStore:
             return False
         return True
 
+    def write(self, key: str, index: int, data: bytes) -> None:
+        """Keep a block, from the event loop: it can be read at once and is on disk soon."""
+        self.keep_hot(key, index, data)
+        self.put(key, index, data)
+
     def _record(self, key: str, index: int, data: bytes) -> None:
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")

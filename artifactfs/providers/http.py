@@ -26,8 +26,8 @@ import trio
 import artifactfs
 from artifactfs import errors
 from artifactfs.observe import Observer
-from artifactfs.providers import messages, targets
-from artifactfs.providers.limits import Budget, Lane
+from artifactfs.providers import limits, messages, targets
+from artifactfs.providers.limits import Budget
 from artifactfs.providers.messages import Ask, Pairs, Reply, StreamReply, bare, is_signed, retry_after_s
 from artifactfs.providers.reach import Reach
 
@@ -230,7 +230,6 @@ class HttpClient:
         params: Params = None,
         *,
         route: str | None = None,
-        lane: Lane = Lane.FOREGROUND,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """GET a path below the base URL and read the answer whole, retrying as the rules allow.
@@ -241,7 +240,7 @@ class HttpClient:
             Unavailable, RateLimited: retried statuses or broken connections until the end.
             Unreachable, TimedOut, QuotaExceeded, ProviderMisbehaved.
         """
-        return await self._retrying(self._ask(path, params, route, lane, headers), self._whole)
+        return await self._retrying(self._ask(path, params, route, headers), self._whole)
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -250,7 +249,6 @@ class HttpClient:
         params: Params = None,
         *,
         route: str | None = None,
-        lane: Lane = Lane.FOREGROUND,
         headers: Mapping[str, str] | None = None,
         follow: bool = True,
         authored: bool = False,
@@ -262,7 +260,7 @@ class HttpClient:
         ``authored``: the address stands in content, so it gets no token, not even at home, and no redirect leads
         where such an address may not go itself.
         """
-        ask = self._ask(url, params, route, lane, headers)
+        ask = self._ask(url, params, route, headers)
         ask.follow, ask.authored = follow, authored
         answer = await self._retrying(ask, self._answered)
         self._note_success(answer)
@@ -272,13 +270,13 @@ class HttpClient:
         ):
             yield StreamReply(answer.response.status_code, answer.response.headers, answer.url, reported)
 
-    def _ask(self, url: str, params: Params, route: str | None, lane: Lane, headers: Mapping[str, str] | None) -> Ask:
+    def _ask(self, url: str, params: Params, route: str | None, headers: Mapping[str, str] | None) -> Ask:
         target = url if url.startswith(("http://", "https://")) else self.base_url + url
         if target is not url and messages.has_dot_segment(url):
             # httpx would take it away, and what stands before it: another question than was asked.
             raise self._wire.error(errors.ProviderMisbehaved, "an id that cannot stand in an address", self.base_url)
         pairs = tuple(params.items() if isinstance(params, Mapping) else params or ())
-        return Ask(target, pairs, route or url, lane, headers or {}, trio.current_time() + self.deadline_s)
+        return Ask(target, pairs, route or url, headers or {}, trio.current_time() + self.deadline_s)
 
     # -- trying ----------------------------------------------------------------------------------------------
 
@@ -319,7 +317,7 @@ class HttpClient:
                 message, retry_after_s=quiet_s, provider=self.source, subject=bare(ask.target), status=429
             )  # fmt: skip
         await trio.sleep(quiet_s)
-        await self.budget.take(ask.lane, left_s - quiet_s)
+        await self.budget.take(limits.lane.get(), left_s - quiet_s)
         self.observer.sent(self.source, f"GET {ask.route}")
 
     @staticmethod

@@ -6,10 +6,13 @@ refused at once, before anything is sent.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import heapq
 import itertools
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import trio
 
@@ -23,6 +26,20 @@ class Lane(enum.IntEnum):
     """Somebody is waiting in a system call."""
     BACKGROUND = 1
     """Readahead, refreshes, prefetch."""
+
+
+lane: ContextVar[Lane] = ContextVar("lane", default=Lane.FOREGROUND)
+"""The lane of the requests that a task sends; a task that is started inherits it."""
+
+
+@contextlib.contextmanager
+def background() -> Iterator[None]:
+    """Send what is asked for in this block, and in tasks started in it, when nobody in the foreground waits."""
+    token = lane.set(Lane.BACKGROUND)
+    try:
+        yield
+    finally:
+        lane.reset(token)
 
 
 class Budget:

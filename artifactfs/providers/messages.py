@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from artifactfs import errors
-from artifactfs.providers.limits import Lane
 
 # Digits of a number in a header; 2**63 has 19.
 MAX_DIGITS = 19
@@ -41,7 +40,6 @@ class Ask:
     target: str
     params: Pairs
     route: str
-    lane: Lane
     headers: Mapping[str, str]
     end: float
     follow: bool = True

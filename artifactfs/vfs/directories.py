@@ -30,6 +30,7 @@ from artifactfs.vfs.history import History
 from artifactfs.vfs.ids import Ids
 from artifactfs.vfs.listings import Listings
 from artifactfs.vfs.sources import Source, source_node
+from artifactfs.vfs.trees import Trees
 
 
 class Directories:
@@ -48,6 +49,8 @@ class Directories:
         self.content = content
         self.control = control
         self.history = History(sources, content)
+        self.trees = Trees(sources, content, self.history)
+        self.history.changed = self.trees.forget
         self.ids = Ids(sources, self.history)
         self.listings = Listings(sources, content, self.ids.shelve, show_ids)
         self.ids.wire(self.listings)
@@ -67,7 +70,7 @@ class Directories:
                 known = await self.history.versions_of(node.source, artifact)
                 return versions.versions_level(node, known.ordered, complete=known.complete)
             case VersionDir() as place:
-                return await self.history.version_level(node, place)
+                return await self.trees.level(node, place)
             case ControlDir():
                 return self.control(node)
             case None:

@@ -1,30 +1,25 @@
-"""Versions of artifacts, and the files of a version.
+"""Versions of artifacts: which there are, and which is the current one.
 
-Rules of this file: a version's files are asked for once; the table is kept laid out for as long as there is room. What
-is below a version id never changes; the present tree of an artifact that this mount may change follows its newest
-version.
+Rules of this file: what this mount saves is known at once, whatever an older listing says. A transient failure never
+empties or shortens what is known.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
-from cachetools import LRUCache
 
 from artifactfs import errors
 from artifactfs.content.reader import ContentReader
-from artifactfs.model.entry import Archive, Artifact, Empty, SingleFile, Tree, TreeMember, Version
+from artifactfs.model.entry import Artifact, Version
 from artifactfs.tree import versions
 from artifactfs.tree.layout import Level
-from artifactfs.tree.nodes import Kind, Node, VersionDir
+from artifactfs.tree.nodes import Node
 from artifactfs.vfs.listings import MAX_PAGES, TRANSIENT
 from artifactfs.vfs.sources import Source
-
-# Trees of versions kept laid out; one of 2,000 files takes about 2 MB.
-TREES = 64
 
 
 @dataclass(slots=True)
@@ -44,9 +39,9 @@ class History:
     sources: Mapping[str, Source]
     content: ContentReader
     _versions: dict[tuple[str, str], KnownVersions] = field(default_factory=dict)
-    _trees: LRUCache[tuple[str, ...], dict[str, Level]] = field(default_factory=lambda: LRUCache(TREES))
     _newest: dict[tuple[str, str], Artifact] = field(default_factory=dict)
     _newest_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    changed: Callable[[str, Artifact], None] = lambda _source, _artifact: None
 
     async def artifact_level(self, node: Node, artifact: Artifact) -> Level:
         """Return an artifact's own directory."""
@@ -124,12 +119,9 @@ class History:
         self._newest[key] = artifact
         if before is None or (before.current, before.updated_at_ns) != (artifact.current, artifact.updated_at_ns):
             self._versions.pop(key, None)
-            # Their nodes go on living as what was saved over them: laid out anew if such a version comes back.
-            own = ("True", "edited", source, artifact.key)
-            for known in [known for known in self._trees if known[2:6] == own]:
-                del self._trees[known]
+            self.changed(source, artifact)
 
-    async def _current(self, source: str, artifact: Artifact) -> Artifact:
+    async def current(self, source: str, artifact: Artifact) -> Artifact:
         """Return an artifact as it was at most a listing's lifetime ago.
 
         Who works inside a tree never looks at the listing that would tell of other mounts' saves.
@@ -148,57 +140,3 @@ class History:
             raise errors.NotFound(subject=artifact.path[-1])
         self.apply_artifact(source, found)
         return self.newest(source, artifact)
-
-    async def version_level(self, node: Node, place: VersionDir) -> Level:
-        """Return a directory of a version."""
-        if place.present and node.writable:
-            artifact = await self._current(node.source, place.artifact)
-            place = VersionDir(artifact, artifact.current, place.path, present=True)
-        version = place.version
-        if version is None or isinstance(version.content, Empty):
-            return Level()
-        if isinstance(version.content, SingleFile):
-            return versions.file_level(node, place)
-        levels = await self._tree(node, place, version)
-        level = levels.get(place.path)
-        if level is None:
-            raise errors.NotFound(subject=place.path)
-        return level
-
-    async def _tree(self, node: Node, place: VersionDir, version: Version) -> dict[str, Level]:
-        # Both places of a version show the same files as different inodes: the present one may be edited.
-        key = (node.source, version.id, str(place.present), *self._root_identity(node, place))
-        levels = self._trees.get(key)
-        if levels is None:
-            members = await self._members(node.source, place.artifact, version)
-            root = self._tree_root(node, place)
-            levels = await trio.to_thread.run_sync(versions.tree_levels, root, members)
-            self._trees[key] = levels
-        return levels
-
-    @staticmethod
-    def _root_identity(node: Node, place: VersionDir) -> tuple[str, ...]:
-        identity = node.identity
-        return identity[: identity.index("/")] if place.path and "/" in identity else identity
-
-    def _tree_root(self, node: Node, place: VersionDir) -> Node:
-        """Return a node that stands for the root of the tree that ``node`` is in."""
-        identity = self._root_identity(node, place)
-        return Node(
-            node.ino, identity, Kind.DIRECTORY, node.name,
-            directory=VersionDir(place.artifact, place.version, "", place.present),
-            # Not the time of ``node``, which may be any directory of the tree: the first one asked would decide.
-            mtime_ns=(place.version and place.version.created_at_ns) or node.mtime_ns,
-            immutable=node.immutable, artifact=node.artifact, version=node.version, writable=node.writable,
-            source=node.source,
-        )  # fmt: skip
-
-    async def _members(self, source: str, artifact: Artifact, version: Version) -> list[TreeMember]:
-        match version.content:
-            case Archive(ref):
-                index = await self.content.index(ref)
-                return [self.content.tree_member(ref, index, member) for member in index.members]
-            case Tree(locator):
-                return list(await self.sources[source].provider.tree(artifact, locator))
-            case _:
-                return []
