@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from artifactfs.cli.app import run
+import sys
+
+from artifactfs.cli import background
+
+
+def _load() -> background.Run:
+    from artifactfs.cli.foreground import run_in_background
+
+    return run_in_background
 
 
 def main() -> None:
     """Run the command line."""
+    background.begin_early(sys.argv[1:], _load)
+    from artifactfs.cli.app import run
+
     run()
 
 

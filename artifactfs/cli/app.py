@@ -55,6 +55,7 @@ def _mounted_path(text: str) -> Any:  # noqa: ANN401 - what typer's Argument ret
     return typer.Argument(help=text, parser=Path, metavar="PATH")
 
 
+MountPoint = Annotated[Path | None, _mounted_path("Where; ~/artifacts if left out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Use this configuration file.", metavar="FILE")]
 Names = Annotated[
@@ -93,7 +94,7 @@ def _main(
 
 @app.command()
 def mount(  # noqa: PLR0913, PLR0917 - one option, one argument
-    mountpoint: Annotated[Path | None, typer.Argument(help="Where; ~/artifacts if left out.")] = None,
+    mountpoint: MountPoint = None,
     source: Names = None,
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay in the foreground.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Mount sample data of all services, served locally.")] = False,
@@ -109,7 +110,6 @@ def mount(  # noqa: PLR0913, PLR0917 - one option, one argument
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")] = None,
     config: ConfigFile = None,
-    ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Mount sources as a directory tree; returns once it is ready."""
     from artifactfs.cli import client, mounting
@@ -123,9 +123,9 @@ def mount(  # noqa: PLR0913, PLR0917 - one option, one argument
     options = MountOptions(
         mountpoint=client.absolute(mountpoint or mounting.default_mountpoint()),
         names=source or [], demo=demo, everything=everything, show_ids=show_ids, xattrs=xattrs,
-        allow_other=allow_other, log_level=level, config_file=config, ready_fd=ready_fd,
+        allow_other=allow_other, log_level=level, config_file=config,
     )  # fmt: skip
-    if foreground or ready_fd is not None:
+    if foreground:
         from artifactfs.cli import foreground as process
 
         raise typer.Exit(process.run(options))
@@ -141,13 +141,13 @@ def _mount_in_background(options: MountOptions) -> None:
         note = mounting.prepare(options.mountpoint)
         if note:
             render.say(note)
-        mounting.start_in_background(["mount", *options.arguments()], mounting.log_path(options.mountpoint))
+        mounting.start_in_background(options, mounting.log_path(options.mountpoint))
         render.say(f"mounted {options.describe()} at {options.mountpoint}")
 
 
 @app.command()
 def umount(
-    mountpoint: Annotated[Path | None, typer.Argument(help="Where; ~/artifacts if left out.")] = None,
+    mountpoint: MountPoint = None,
     lazy: Annotated[bool, typer.Option("--lazy", help="Detach now even if programs still use it.")] = False,
 ) -> None:
     """Unmount; returns when the mount's process has ended."""

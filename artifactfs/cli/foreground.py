@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
 import trio
 
@@ -18,17 +20,47 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 
 
+Ready = Callable[[], None]
+
+
 def run(options: MountOptions) -> int:
     """Mount and stay; return the exit code."""
-    try:
+
+    def ready() -> None:
+        render.say(f"mounted {options.describe()} at {options.mountpoint}; Ctrl-C unmounts")
+
+    def work() -> None:
         settings = options.settings()
         observe.set_up_logging(settings.log_level)
-        if options.ready_fd is None:
-            mounting.check_fuse()
-            note = mounting.prepare(options.mountpoint)
-            if note:
-                render.say(note)
-        trio.run(_demo if options.demo else _mount, options, settings)
+        mounting.check_fuse()
+        note = mounting.prepare(options.mountpoint)
+        if note:
+            render.say(note)
+        _serve(options, settings, ready)
+
+    return _guarded(work, render.complain)
+
+
+def run_in_background(found: dict[str, Any], answers: int) -> int:
+    """Mount what the caller has checked; tell ``answers``, once, when it is ready or has failed."""
+    options = MountOptions.from_json(found)
+
+    def work() -> None:
+        settings = options.settings()
+        observe.set_up_logging(settings.log_level)
+        _serve(options, settings, lambda: lifecycle.report(answers, {"ok": True, "pid": os.getpid()}))
+
+    return _guarded(work, lambda message: lifecycle.report(answers, {"error": message}))
+
+
+def _serve(options: MountOptions, settings: config.Config, ready: Ready) -> None:
+    trio.run(_demo if options.demo else _mount, options, settings, ready)
+
+
+def _guarded(work: Callable[[], None], failed: Callable[[str], None]) -> int:
+    """Return the exit code of what is done here; whoever started it must hear of any failure."""
+    try:
+        work()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseExceptionGroup as group:
@@ -36,46 +68,36 @@ def run(options: MountOptions) -> int:
             return INTERRUPTED
         if not isinstance(group, ExceptionGroup):
             raise
-        return _failed(options, group)
-    except Exception as error:  # noqa: BLE001 - whoever started this must hear of it
-        return _failed(options, error)
+        failed(_words(group))
+        return 1
+    except Exception as error:  # noqa: BLE001 - as the docstring says
+        failed(_words(error))
+        return 1
     return 0
 
 
-def _ready(options: MountOptions) -> None:
-    if options.ready_fd is not None:
-        lifecycle.report(options.ready_fd, {"ok": True, "pid": os.getpid()})
-    else:
-        render.say(f"mounted {options.describe()} at {options.mountpoint}; Ctrl-C unmounts")
-
-
-def _failed(options: MountOptions, error: Exception) -> int:
+def _words(error: Exception) -> str:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    expected = isinstance(error, (errors.ArtifactFSError, OSError))
-    if not expected:
-        log.error("the mount ended in an unforeseen way", exc_info=error)
-    message = str(error) if expected else f"{type(error).__name__}: {error}"
-    if options.ready_fd is not None:
-        lifecycle.report(options.ready_fd, {"error": message})
-    else:
-        render.complain(message)
-    return 1
+    if isinstance(error, (errors.ArtifactFSError, OSError)):
+        return str(error)
+    log.error("the mount ended in an unforeseen way", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
-async def _mount(options: MountOptions, settings: config.Config) -> None:
+async def _mount(options: MountOptions, settings: config.Config, ready: Ready) -> None:
     sources = options.sources(settings)
     plan = lifecycle.Plan(
         settings, sources, options.mountpoint, at_root=len(sources) == 1, state=config.state_dir()
     )  # fmt: skip
-    await lifecycle.run(plan, lambda: _ready(options))
+    await lifecycle.run(plan, ready)
 
 
-async def _demo(options: MountOptions, settings: config.Config) -> None:
+async def _demo(options: MountOptions, settings: config.Config, ready: Ready) -> None:
     async with demo.demo() as shown:
         cache = settings.cache.model_copy(update={"dir": shown.directory / "cache"})
         settings = settings.model_copy(update={"cache": cache})
         plan = lifecycle.Plan(
             settings, shown.sources, options.mountpoint, at_root=False, state=shown.directory / "state"
         )  # fmt: skip
-        await lifecycle.run(plan, lambda: _ready(options))
+        await lifecycle.run(plan, ready)

@@ -8,12 +8,12 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from artifactfs import config, errors
-from artifactfs.cli import client
+from artifactfs.cli import background, client
+from artifactfs.cli.options import MountOptions
 from artifactfs.daemon.mounts import socket_path
 
 # The demo fills its store first (about 2 s) on a machine that may be busy; a mount by itself takes under a second.
@@ -98,46 +98,33 @@ def check_fuse() -> None:
         raise errors.ConfigError(message)
 
 
-def start_in_background(arguments: list[str], log: Path) -> int:
+def start_in_background(options: MountOptions, log: Path) -> int:
     """Start the mount as a process of its own; return its pid once it is ready.
 
     Raises:
         ConfigError: it could not start; the message is its own.
     """
-    command, *rest = arguments
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    environ = dict(os.environ)
-    if given := environ.get("ARTIFACTFS_CONFIG"):
-        environ["ARTIFACTFS_CONFIG"] = os.path.abspath(os.path.expanduser(given))
-    reading, writing = os.pipe()
-    try:
-        with log.open("ab") as sink:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "artifactfs", command, "--foreground", "--ready-fd", str(writing), *rest],
-                pass_fds=(writing,), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
-                cwd="/", env=environ,
-            )  # fmt: skip
-    finally:
-        os.close(writing)
-    try:
-        answer = _wait_ready(reading, process)
-    finally:
-        os.close(reading)
+    given = os.environ.get("ARTIFACTFS_CONFIG")
+    environ = {"ARTIFACTFS_CONFIG": os.path.abspath(os.path.expanduser(given))} if given else {}
+    process = background.begun()
+    process.tell({"options": options.to_json(), "log": str(log), "environ": environ})
+    answer = _wait_ready(process)
     if not answer.get("ok"):
         message = str(answer.get("error") or f"the mount ended before it was ready; see {log}")
         raise errors.ConfigError(message)
     return process.pid
 
 
-def _wait_ready(fd: int, process: subprocess.Popen[bytes]) -> dict[str, object]:
+def _wait_ready(process: background.Begun) -> dict[str, object]:
     end = time.monotonic() + START_S
     raw = b""
     while not raw.endswith(b"\n"):
-        readable, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
+        readable, _, _ = select.select([process.answers], [], [], max(0.0, end - time.monotonic()))
         if not readable:
-            process.terminate()
+            process.end()
             return {"error": f"the mount was not ready within {START_S:.0f} s"}
-        chunk = os.read(fd, 1 << 16)
+        chunk = os.read(process.answers, 1 << 16)
         if not chunk:
             return {}
         raw += chunk

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from artifactfs import config
 
@@ -23,7 +25,6 @@ class MountOptions:
     allow_other: bool | None = None
     log_level: str | None = None
     config_file: Path | None = None
-    ready_fd: int | None = None
 
     def settings(self) -> config.Config:
         """Return the configuration with what the command line changes.
@@ -62,14 +63,16 @@ class MountOptions:
             return "the demo"
         return ", ".join(source.name for source in self.sources(self.settings()))
 
-    def arguments(self) -> list[str]:
-        """Return the command line that means the same, wherever it runs."""
-        switches = {"show-ids": self.show_ids, "xattrs": self.xattrs, "allow-other": self.allow_other}
-        found = [f"--{'' if wanted else 'no-'}{name}" for name, wanted in switches.items() if wanted is not None]
-        found += [flag for flag, wanted in {"--demo": self.demo, "--all": self.everything}.items() if wanted]
-        if self.log_level:
-            found += ["--log-level", self.log_level]
-        if self.config_file:
-            found += ["--config", str(self.config_file.expanduser().absolute())]
-        # What follows "--" is no option, however it is called.
-        return [*found, "--", str(self.mountpoint), *self.names]
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON has them; they mean the same wherever they are read."""
+        found = dataclasses.asdict(self)
+        found["mountpoint"] = str(self.mountpoint)
+        found["config_file"] = str(self.config_file.expanduser().absolute()) if self.config_file else None
+        return found
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> MountOptions:
+        """Return the options that ``to_json`` wrote."""
+        config_file = found["config_file"]
+        paths = {"mountpoint": Path(found["mountpoint"]), "config_file": Path(config_file) if config_file else None}
+        return cls(**{**found, **paths})

@@ -6,15 +6,17 @@ import errno
 import logging
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 import pyfuse3
 import trio
 
 from artifactfs import errors, observe
-from artifactfs.fuse.boundary import handler, interrupt
+from artifactfs.fuse.boundary import LATER, at_once, handler, interrupt
 from artifactfs.fuse.convert import Owner, attributes, bytes_of, name_of
 from artifactfs.tree.nodes import Node
-from artifactfs.vfs.filesystem import Change, FileSystem
+from artifactfs.vfs import at_once as quick
+from artifactfs.vfs.filesystem import Change, FileSystem, Opened
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,12 @@ ORDINARY = (
     errors.NameNotAllowed, errors.NameTooLong, errors.ReadOnly, errors.NotPermitted, errors.CrossesArtifacts,
     errors.BadHandle,
 )  # fmt: skip
+
+
+def _file_info(opened: Opened) -> pyfuse3.FileInfo:
+    return pyfuse3.FileInfo(
+        fh=pyfuse3.FileHandleT(opened.handle), keep_cache=opened.keep_cache, direct_io=opened.direct_io
+    )  # fmt: skip
 
 
 class Operations(pyfuse3.Operations):
@@ -170,12 +178,14 @@ class Operations(pyfuse3.Operations):
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    @handler
+    def _open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        del ctx
+        opened = quick.open_file(self.fs, inode, flags)
+        return LATER if opened is None else _file_info(opened)
+
+    @at_once(_open)
     async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        opened = await self.fs.open(inode, flags)
-        return pyfuse3.FileInfo(
-            fh=pyfuse3.FileHandleT(opened.handle), keep_cache=opened.keep_cache, direct_io=opened.direct_io
-        )  # fmt: skip
+        return _file_info(await self.fs.open(inode, flags))
 
     @handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
@@ -203,7 +213,10 @@ class Operations(pyfuse3.Operations):
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:  # noqa: FBT001 - pyfuse3's
         await self.fs.flush(fh)
 
-    @handler
+    def _release(self, fh: pyfuse3.FileHandleT) -> Any:  # noqa: ANN401 - None or LATER
+        return None if quick.release(self.fs, fh) else LATER
+
+    @at_once(_release)
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         await self.fs.release(fh)
 
@@ -283,6 +296,9 @@ class WritableOperations(Operations):
     kernel stops asking after the first ENOSYS.
     """
 
-    @handler
+    def _flush(self, fh: pyfuse3.FileHandleT) -> Any:  # noqa: ANN401 - None or LATER
+        return None if quick.is_reading(self.fs, fh) else LATER
+
+    @at_once(_flush)
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         await self.fs.flush(fh)

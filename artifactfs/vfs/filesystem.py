@@ -301,8 +301,12 @@ class FileSystem:
         if isinstance(opened, WriteHandle):
             await self.writer.release(opened.edit)
         if opened is not None:
-            self.writer.overlay.collect(opened.node)
-            self.inodes.apply_close(opened.node)
+            self.closed(opened.node)
+
+    def closed(self, node: Node) -> None:
+        """Take note that one handle less is open on a node."""
+        self.writer.overlay.collect(node)
+        self.inodes.apply_close(node)
 
     # -- changes of names ------------------------------------------------------------------------------------
 

@@ -66,6 +66,10 @@ class HandleTable:
         handle.node.handles += 1
         return number
 
+    def peek(self, number: int) -> Handle | None:
+        """Return a handle of whatever kind, if there is one of that number."""
+        return self._handles.get(number)
+
     def get(self, number: int, kind: type[H]) -> H:
         """Return a handle of a kind.
 

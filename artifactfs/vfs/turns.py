@@ -35,6 +35,11 @@ class Turns:
         """Tell how many are under way."""
         return f"<Turns {self._under_way} under way>"
 
+    @property
+    def busy(self) -> bool:
+        """Tell whether a change is under way."""
+        return self._under_way > 0
+
     async def settled(self) -> None:
         """Wait until no change is under way, but not for a long one."""
         if self._under_way:

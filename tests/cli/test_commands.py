@@ -44,7 +44,6 @@ def test_every_command_has_help(environ: dict[str, str], command: str) -> None:
     """What it does and its options; nothing that is only for the program itself."""
     said = artifactfs(environ, *command.split(), "--help").stdout
     assert "Usage: artifactfs" in said
-    assert "--ready-fd" not in said
     assert "--until-eof" not in said
     assert "--install-completion" not in said
 

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from artifactfs import errors, observe
-from artifactfs.fuse.boundary import handler, interrupt
+from artifactfs.fuse.boundary import LATER, at_once, handler, interrupt
 from tests.support.log_guard import LogGuard
 
 
@@ -31,6 +31,16 @@ class Handlers:
     @handler
     async def lookup(self, inode: int, does: Any) -> Any:
         """Do it."""
+        return await does()
+
+    def _quick(self, inode: int, does: Any) -> Any:
+        if inode < 0:
+            raise errors.StaleContent
+        return LATER if inode else "quick"
+
+    @at_once(_quick)
+    async def getattr(self, inode: int, does: Any) -> Any:
+        """Do it, if it cannot be done at once."""
         return await does()
 
 
@@ -175,3 +185,16 @@ async def test_those_who_have_waited_long_can_be_answered_early(autojump_clock: 
     assert [after_s for _, after_s in answers] == [pytest.approx(5.5), pytest.approx(35)]
     assert "mount is to end" in str(handlers.kept[0][2])
     assert "no answer within 30 s" in str(handlers.kept[1][2])
+
+
+async def test_what_needs_no_waiting_is_answered_at_once() -> None:
+    """The rest goes the guarded way; a failure becomes an errno either way."""
+    handlers = Handlers()
+    assert await handlers.getattr(0, None) == "quick"
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await handlers.getattr(-1, None)
+    assert caught.value.errno == errno.ESTALE
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await handlers.getattr(1, raising(errors.NotFound()))
+    assert caught.value.errno == errno.ENOENT
+    assert [operation for operation, _, _ in handlers.kept] == ["getattr", "getattr"]
