@@ -26,6 +26,8 @@ LAZY_S = 2.0
 WAITING_S = 1.0
 # Programs whose wait was given up need a moment to end.
 BUSY_S = 3.0
+# A killed process is gone for its socket before it is for the kernel, which has its memory to free first.
+DYING_S = 5.0
 # As many as fit a line.
 SHOWN_USERS = 5
 
@@ -50,7 +52,7 @@ def prepare(mountpoint: Path) -> str | None:
         ConfigError: what is wrong with it and what to do.
     """
     note = None
-    if client.is_dead(mountpoint):
+    if mountpoint in client.our_mounts() and _is_dying(mountpoint):
         done = subprocess.run(unmount_command(mountpoint, lazy=True), capture_output=True, text=True, check=False)
         if client.is_dead(mountpoint):
             message = f"{mountpoint} is a dead mount and could not be cleaned up: {done.stderr.strip()}"
@@ -61,6 +63,16 @@ def prepare(mountpoint: Path) -> str | None:
         raise errors.ConfigError(message)
     _directory(mountpoint)
     return note
+
+
+def _is_dying(mountpoint: Path) -> bool:
+    """Tell whether a mount's process is gone; one that was killed a moment ago is waited for."""
+    end = time.monotonic() + DYING_S
+    while not client.is_dead(mountpoint):
+        if client.pid_of(mountpoint) is not None or time.monotonic() > end:
+            return False
+        time.sleep(0.05)  # noqa: TID251 - no event loop here
+    return True
 
 
 def _directory(mountpoint: Path) -> None:
