@@ -16,9 +16,12 @@ def _load() -> background.Run:
 def main() -> None:
     """Run the command line."""
     background.begin_early(sys.argv[1:], _load)
-    from artifactfs.cli.app import run
+    try:
+        from artifactfs.cli.app import run
 
-    run()
+        run()
+    finally:
+        background.abandon()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ longer of the two instead of their sum (measured: 0.34 s and 0.19 s). What was n
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -43,15 +44,19 @@ class Begun:
         pid: its number.
         orders: takes one JSON object, ended by closing.
         answers: gives one line of JSON, when the mount is ready or has failed.
+        told: it knows what to mount.
     """
 
     pid: int
     orders: int
     answers: int
+    told: bool = False
 
     def tell(self, orders: dict[str, Any]) -> None:
         """Say what to mount."""
-        with os.fdopen(self.orders, "wb") as pipe:
+        self.told = True
+        # If it has ended already its answer says so, or its silence.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(self.orders, "wb") as pipe:
             pipe.write(json.dumps(orders).encode())
 
     def end(self) -> None:
@@ -74,6 +79,12 @@ def begin_early(arguments: Sequence[str], load: Callable[[], Run]) -> None:
 def begun() -> Begun:
     """Return the process that was begun early, or begin one now."""
     return _begun or _begin()
+
+
+def abandon() -> None:
+    """End a process that was begun in vain: the command line was no mount after all, or a wrong one."""
+    if _begun is not None and not _begun.told:
+        _begun.end()
 
 
 def _begin() -> Begun:
