@@ -134,7 +134,8 @@ class BlockFiles:
         """Return how much the disk has left for us.
 
         Raises:
-            OSError: the directory is not there.
+            OSError: the directory is not there and cannot be made.
         """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         disk = os.statvfs(self.directory)
         return disk.f_bavail * disk.f_frsize
