@@ -102,6 +102,11 @@ class HotBlocks:
         for entry in [entry for entry in self._blocks if entry[0] == key]:
             self._bytes -= len(self._blocks.pop(entry))
 
+    def clear(self) -> None:
+        """Let go of all."""
+        self._blocks.clear()
+        self._bytes = 0
+
 
 class BlockQueue:
     """What is to be written, in order, and readable meanwhile."""

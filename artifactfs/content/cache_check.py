@@ -87,11 +87,13 @@ def check(root: Path, *, repair: bool) -> Findings:
     found = Findings()
     if (root / DATABASE).exists():
         found.unreadable = block_index.damage(root / DATABASE)
-    if found.unreadable is not None and repair:
+    if found.unreadable is not None:
+        if not repair:
+            return found
+        # Opening begins a database anew, and its blocks with it.
         block_index.remove(root / DATABASE)
+        (root / DATABASE).touch(mode=0o600)
         found.repaired = True
-    if found.unreadable is not None and not repair:
-        return found
     with _opened(root) as cache:
         if cache is not None:
             _look_through(*cache, found, repair=repair)

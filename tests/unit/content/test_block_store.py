@@ -279,7 +279,12 @@ def test_small_contents_share_transactions(store: BlockStore, monkeypatch: pytes
     """2,000 files of an archive cost a handful of transactions, not one each."""
     begun: list[int] = []
     original = BlockIndex.transaction
-    monkeypatch.setattr(BlockIndex, "transaction", lambda self: begun.append(1) or original(self))
+
+    def counted(self):
+        begun.append(1)
+        return original(self)
+
+    monkeypatch.setattr(BlockIndex, "transaction", counted)
     for number in range(2000):
         store.write(f"key {number}", 0, block(number, 100))
     store.flush()
@@ -365,7 +370,12 @@ def test_reading_in_order_asks_the_database_once_in_a_while(store: BlockStore, m
         assert store.put("a", number, block(number, 1000))
     asked: list[int] = []
     original = BlockIndex.page
-    monkeypatch.setattr(BlockIndex, "page", lambda self, *args: asked.append(1) or original(self, *args))
+
+    def counted(self, *args):
+        asked.append(1)
+        return original(self, *args)
+
+    monkeypatch.setattr(BlockIndex, "page", counted)
     assert all(store.get("a", number) == block(number, 1000) for number in range(60))
     assert len(asked) == 1
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -291,3 +293,20 @@ def test_readers_and_evictions_in_threads(store: BlockStore) -> None:
             wrong.append(turn)
     thread.join()
     assert not wrong
+
+
+def test_another_program_can_read_the_cache(tmp_path: Path, store: BlockStore) -> None:
+    """docs/cache.md is enough: SQLite and CRC-32, nothing of ours."""
+    name = fill(store, "a", block(1), block(2, 77))
+    store.flush()
+    db = sqlite3.connect(f"file:{tmp_path}/blocks.db?mode=ro", uri=True)
+    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    ((file,),) = db.execute("SELECT file FROM name JOIN blob ON blob.id=name.blob WHERE key=?", (name,)).fetchall()
+    rows = db.execute(
+        "SELECT number, length, crc FROM name JOIN block USING (blob) WHERE key='a' ORDER BY number"
+    ).fetchall()
+    db.close()
+    raw = (tmp_path / "blocks" / file[:2] / file[2:]).read_bytes()
+    pieces = [raw[number * 262_144 : number * 262_144 + length] for number, length, _ in rows]
+    assert [zlib.crc32(piece) for piece in pieces] == [crc for _, _, crc in rows]
+    assert b"".join(pieces) == block(1) + block(2, 77)
