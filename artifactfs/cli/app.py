@@ -37,6 +37,8 @@ app = typer.Typer(
 )
 source_app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(source_app, name="source", help="List and test sources.")
+cache_app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(cache_app, name="cache", help="Look at, verify and empty the cache.")
 
 
 def _source_names(incomplete: str) -> list[str]:
@@ -208,6 +210,40 @@ def source_test(names: Names = None, config: ConfigFile = None, as_json: Json = 
 
     with answering():
         raise typer.Exit(checks.test_sources(config, names or [], as_json=as_json))
+
+
+@cache_app.command("show")
+def cache_show(config: ConfigFile = None, as_json: Json = False) -> None:
+    """Show how full the cache is, what sharing saves, what is pinned."""
+    from artifactfs.cli import cache
+
+    with answering():
+        cache.show(config, as_json=as_json)
+
+
+@cache_app.command("check")
+def cache_check(
+    config: ConfigFile = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Forget what is damaged; it is fetched again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Verify every block in the cache; fails if one is damaged and not repaired."""
+    from artifactfs.cli import cache
+
+    with answering():
+        raise typer.Exit(cache.check(config, repair=repair, as_json=as_json))
+
+
+@cache_app.command("clear")
+def cache_clear(
+    config: ConfigFile = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Also what you pinned.")] = False,
+) -> None:
+    """Empty the cache, also while it is mounted; what is read again is fetched again."""
+    from artifactfs.cli import cache
+
+    with answering():
+        cache.clear(config, also_pinned=pinned)
 
 
 @app.command()

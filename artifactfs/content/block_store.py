@@ -1,262 +1,281 @@
-"""Blocks on disk: sparse files of content, and a database that says which of their blocks are true.
+"""The block cache: blocks in memory, on disk, and in between; equal contents are stored once.
 
 Rules of this file: a block is written first and recorded after; what is not recorded does not exist. Each record
 holds a CRC-32 that is checked on every read from disk; a block that does not verify is a miss and is forgotten. A
 cache never makes a read fail: whatever the disk or the database does, ``get`` says that the block is not here and
 ``put`` that it was not kept. Nothing is scanned at start. Several mounts may share one store: equal keys mean equal
-bytes, so writing twice is harmless. ``put``, ``drop`` and ``evict`` wait for the disk and belong in a thread;
-``get``, ``present`` and the blocks in memory are for the event loop.
+bytes, so writing twice is harmless. ``put``, ``drop``, ``evict``, ``flush`` and ``close`` wait for the disk and belong
+in a thread; everything else is for the event loop, and what it changes is done by the store's own thread, in order.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import os
-import shutil
 import sqlite3
 import threading
 import time
-import zlib
 from pathlib import Path
+from typing import Literal
 
-from cachetools import LRUCache
+import trio
 
-from artifactfs.content.extents import BLOCK
+from artifactfs.content.block_index import DIRECTORY, RANKS
+from artifactfs.content.block_queue import (
+    BATCH_BYTES,
+    ROOM_BYTES,
+    Block,
+    BlockQueue,
+    Drop,
+    Forget,
+    HotBlocks,
+    Identity,
+    Note,
+    Op,
+    Pin,
+)
+from artifactfs.content.block_table import BlockTable, Entry
+from artifactfs.content.block_writer import MIN_FREE, BlockWriter
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-BUSY_S = 10.0
-# Blocks being read in order by a handful of readers stay in memory between two kernel reads of the same block.
-HOT_BYTES = 32 << 20
-# Evict down to this share of the limit, so that not every further block evicts again.
-LOW_WATER = 0.9
-# Free disk below this is left to everybody else, in bytes.
-MIN_FREE = 1 << 30
-# How often the free disk is looked at, in bytes written between two looks.
-LOOK_EVERY = 64 << 20
-
-SCHEMA = """
-CREATE TABLE blob (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL DEFAULT 0, used REAL NOT NULL
-);
-CREATE INDEX blob_used ON blob(used);
-CREATE TABLE block (
-    blob INTEGER NOT NULL REFERENCES blob(id) ON DELETE CASCADE, number INTEGER NOT NULL,
-    length INTEGER NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (blob, number)
-) WITHOUT ROWID;
-"""
+# Blocks being read in order by a handful of readers stay in memory between two kernel reads of the same block; what is
+# read again later comes from the kernel's page cache.
+HOT_BYTES = 16 << 20
+# How long the thread gathers before it writes: 2,000 small contents come within seconds, and each transaction costs.
+GATHER_S = 0.05
+# How often what was read is written down, in seconds; other mounts choose by it what to evict.
+NOTE_EVERY_S = 60.0
+# How long ``close`` waits for a disk that does not answer, in seconds.
+CLOSE_S = 20.0
 
 
 class BlockStore:
     """The blocks of one cache directory."""
 
     def __init__(self, root: Path, max_bytes: int, min_free: int = MIN_FREE) -> None:
-        """Open the store, made if missing, for the owner alone; a database that cannot be read is begun anew."""
-        self.root = root / "blocks"
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.max_bytes = max_bytes
-        self.min_free = min_free
-        self._lock = threading.RLock()
-        self._hot: LRUCache[tuple[str, int], bytes] = LRUCache(HOT_BYTES, getsizeof=len)
-        self._since_look = 0
-        self._used: dict[str, float] = {}
-        path = root / "blocks.db"
-        try:
-            self._db = self._open(path)
-        except sqlite3.OperationalError:
-            raise  # locked, or no disk: nothing says that the database is damaged
-        except sqlite3.DatabaseError:
-            log.info("the block database cannot be read and is begun anew")
-            # The log would be replayed into the new database.
-            for part in ("", "-wal", "-shm"):
-                path.with_name(path.name + part).unlink(missing_ok=True)
-            self._db = self._open(path)
-        # The event loop reads through a connection of its own: a writer's commit in a thread never holds it up.
-        self._reader = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        """Open the store, made if missing, for the owner alone; a directory that cannot be used is a cache that is off.
 
-    def _open(self, path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        # NORMAL: after a power cut the last records may be gone, or name bytes that are not there, and fail their CRC.
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute("PRAGMA foreign_keys=ON")
-        db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-            db.execute("DROP TABLE IF EXISTS block")
-            db.execute("DROP TABLE IF EXISTS blob")
-            # Bytes without records would fill the disk and never be evicted.
-            shutil.rmtree(self.root, ignore_errors=True)
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for statement in filter(str.strip, SCHEMA.split(";")):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version={VERSION}")
-        db.execute("COMMIT")
-        return db
+        Args:
+            root: the cache directory.
+            max_bytes: how much is kept.
+            min_free: bytes of free disk that are left to everybody else.
+        """
+        self.root = root / DIRECTORY
+        self.max_bytes = max_bytes
+        # Small beside the limit, so that it is not passed by much.
+        self._batch_bytes = min(BATCH_BYTES, max_bytes // 16)
+        self._hot = HotBlocks(HOT_BYTES)
+        self._queue = BlockQueue()
+        self._writer = BlockWriter(root, max_bytes, min_free)
+        self._table = BlockTable(self._writer)
+        self._used: dict[int, float] = self._writer.used
+        self._noted_at = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        # Held from taking a batch until it is done: who drops a content must not overtake it.
+        self._working = threading.Lock()
+        self._waiting: set[tuple[trio.lowlevel.TrioToken, trio.Event]] = set()
 
     def __repr__(self) -> str:
         """Tell how full it is."""
         return f"<BlockStore {self.used_bytes() >> 20} of {self.max_bytes >> 20} MiB>"
 
     def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._note_use()
-            self._reader.close()
-            self._db.close()
+        """Write what waits, and close; a disk that hangs is left behind."""
+        with self._queue.ready:
+            self._closing = True
+            self._queue.ready.notify()
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+            if self._thread.is_alive():
+                log.info("the disk of the cache does not answer; what waits for it is left behind")
+                return
+        while self._work():
+            pass
+        self._writer.close()
 
-    def _path(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        return self.root / name[:2] / name[2:]
+    # -- reading --------------------------------------------------------------------------------------------------
 
     def get_nowait(self, key: str, index: int) -> bytes | None:
-        """Return a block that is in memory."""
-        block: bytes | None = self._hot.get((key, index))
-        return block
+        """Return a block that is in memory: used lately, or on its way to the disk."""
+        data = self._hot.get(key, index) or self._queue.get(key, index)
+        if data is None:
+            other = self._queue.other_name(key)
+            if other is not None:
+                return self._hot.get(other, index) or self._queue.get(other, index)
+        return data
 
     def keep_hot(self, key: str, index: int, data: bytes) -> None:
         """Hold a block in memory for the next read of it."""
-        self._hot[(key, index)] = data
+        self._hot.keep(key, index, data)
 
     def get(self, key: str, index: int) -> bytes | None:
-        """Return a block, or None if it is not here or does not verify."""
-        try:
-            row = self._reader.execute(
-                "SELECT blob.id, length, crc FROM block JOIN blob ON blob.id=block.blob WHERE key=? AND number=?",
-                (key, index),
-            ).fetchone()
-            if row is None:
-                return None
-            blob, length, crc = row
-            data = self._pread(key, index, length)
-            if len(data) == length and zlib.crc32(data) == crc:
-                self._used[key] = time.time()
-                return data
+        """Return a block, or None if it is not here or does not verify; waits for the disk if the kernel has to."""
+        data = self.get_nowait(key, index)
+        if data is not None:
+            return data
+        entry = self._find(key, index)
+        if entry is not None:
+            data = self._table.read_cached(entry)
+            if data is None:
+                entry, data = self._table.read(entry)
+            self._judge(entry, data)
+        return data
+
+    async def fetch(self, key: str, index: int) -> bytes | None:
+        """Return a block as ``get`` does; a thread waits for the disk if need be, and nobody else."""
+        data = self.get_nowait(key, index)
+        if data is not None:
+            return data
+        entry = self._find(key, index)
+        if entry is not None:
+            data = self._table.read_cached(entry)
+            if data is None:
+                entry, data = await trio.to_thread.run_sync(self._table.read, entry)
+            self._judge(entry, data)
+        return data
+
+    def _find(self, key: str, index: int) -> Entry | None:
+        entry = self._table.find(key, index)
+        if entry is None:
+            other = self._queue.other_name(key)
+            entry = None if other is None else self._table.find(other, index)
+        return entry
+
+    def _judge(self, entry: Entry | None, data: bytes | None) -> None:
+        """Note that a block was read, or that there is none where the database says so."""
+        if entry is None:
+            return
+        if data is None:
             log.info("a cached block does not verify and is fetched again")
-            self._forget(blob, index)
-        except sqlite3.Error as error:
-            log.info("the block database does not answer: %s", error)
-        return None
-
-    def _pread(self, key: str, index: int, length: int) -> bytes:
-        try:
-            with self._path(key).open("rb") as file:
-                return os.pread(file.fileno(), length, index * BLOCK)
-        except OSError:
-            return b""
-
-    def _forget(self, blob: int, index: int) -> None:
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            rows = self._db.execute(
-                "DELETE FROM block WHERE blob=? AND number=? RETURNING length", (blob, index)
-            ).fetchall()
-            self._db.execute("UPDATE blob SET bytes=bytes-? WHERE id=?", (sum(row[0] for row in rows), blob))
+            self._add(Forget(entry.blob, entry.number, entry.crc))
+            return
+        self._used[entry.blob] = time.time()
+        now = time.monotonic()
+        if now - self._noted_at > NOTE_EVERY_S:
+            self._noted_at = now
+            self._add(Note())
 
     def present(self, key: str) -> set[int]:
         """Return the indexes of the blocks of a content that are here."""
-        try:
-            rows = self._reader.execute(
-                "SELECT number FROM block JOIN blob ON blob.id=block.blob WHERE key=?", (key,)
-            ).fetchall()
-        except sqlite3.Error as error:
-            log.info("the block database does not answer: %s", error)
-            return set()
-        return {row[0] for row in rows}
-
-    def put(self, key: str, index: int, data: bytes) -> bool:
-        """Keep a block; return False if that failed (the caller goes on without a cache)."""
-        path = self._path(key)
-        try:
-            self._make_room(len(data))
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                view = memoryview(data)
-                while view:
-                    done = os.pwrite(fd, view, index * BLOCK + len(data) - len(view))
-                    view = view[done:]
-            finally:
-                os.close(fd)
-            self._record(key, index, data)
-        except (OSError, sqlite3.Error) as error:
-            log.info("a block could not be cached: %s", error)
-            return False
-        return True
-
-    def write(self, key: str, index: int, data: bytes) -> None:
-        """Keep a block, from the event loop: it can be read at once and is on disk soon."""
-        self.keep_hot(key, index, data)
-        self.put(key, index, data)
-
-    def _record(self, key: str, index: int, data: bytes) -> None:
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT INTO blob (key, bytes, used) VALUES (?, 0, ?)"
-                " ON CONFLICT (key) DO UPDATE SET used=excluded.used",
-                (key, time.time()),
-            )
-            (blob,) = self._db.execute("SELECT id FROM blob WHERE key=?", (key,)).fetchone()
-            old = self._db.execute("SELECT length FROM block WHERE blob=? AND number=?", (blob, index)).fetchone()
-            self._db.execute(
-                "INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?)", (blob, index, len(data), zlib.crc32(data))
-            )
-            grown = len(data) - (old[0] if old else 0)
-            self._db.execute("UPDATE blob SET bytes=bytes+? WHERE id=?", (grown, blob))
-
-    def _note_use(self) -> None:
-        """Write down which contents were read since the last time; reading itself must not write."""
-        used, self._used = self._used, {}
-        with contextlib.suppress(sqlite3.Error), self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "UPDATE blob SET used=max(used, ?) WHERE key=?", [(when, key) for key, when in used.items()]
-            )
+        found = set(self._table.numbers(key))
+        found.update(self._queue.numbers(key))
+        other = self._queue.other_name(key)
+        if other is not None:
+            found.update(self._table.numbers(other))
+            found.update(self._queue.numbers(other))
+        return found
 
     def used_bytes(self) -> int:
         """Return the bytes of all recorded blocks."""
-        with self._lock:
-            (used,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM blob").fetchone()
-        return int(used)
+        return self._table.used_bytes()
 
-    def _make_room(self, wanted: int) -> None:
-        """Evict the longest unused contents when the limit or the disk asks for it."""
-        self._since_look += wanted
-        # The sum over all blobs is cheap but not free: look once per LOOK_EVERY, the limit is that soft.
-        if self._since_look < min(LOOK_EVERY, self.max_bytes // 8):
-            return
-        self._since_look = 0
-        used = self.used_bytes()
-        disk = os.statvfs(self.root)
-        short = self.min_free - disk.f_bavail * disk.f_frsize
-        goal = int(self.max_bytes * LOW_WATER) if used + wanted > self.max_bytes else used
-        if short > 0:
-            goal = min(goal, used - short)
-        if goal < used:
-            self.evict(used - goal)
+    # -- changing, from the event loop ----------------------------------------------------------------------------
 
-    def evict(self, bytes_to_free: int) -> None:
-        """Drop the longest unused contents until so many bytes are free."""
-        with self._lock:
-            self._note_use()
-            rows = self._db.execute("SELECT key, bytes FROM blob ORDER BY used").fetchall()
-        for key, size in rows:
-            if bytes_to_free <= 0:
-                return
-            self.drop(key)
-            bytes_to_free -= size
+    def write(self, key: str, index: int, data: bytes) -> None:
+        """Keep a block: it can be read at once and is on disk soon. In a stream, ``room`` must follow."""
+        self._hot.keep(key, index, data)
+        self._add(Block(key, index, data))
 
-    def drop(self, key: str) -> None:
-        """Forget a content on disk: first its records, then its bytes. What is in memory stays as true as it was."""
-        with contextlib.suppress(OSError, sqlite3.Error):
-            with self._lock:
-                self._db.execute("DELETE FROM blob WHERE key=?", (key,))
-            self._path(key).unlink(missing_ok=True)
+    async def room(self) -> None:
+        """Wait until what waits for the disk is below its bound."""
+        while self._queue.bytes >= ROOM_BYTES and not self._closing:
+            mark = (trio.lowlevel.current_trio_token(), trio.Event())
+            self._waiting.add(mark)
+            try:
+                if self._queue.bytes >= ROOM_BYTES:  # or the thread was done before it could see us
+                    await mark[1].wait()
+            finally:
+                self._waiting.discard(mark)
+
+    def identify(self, key: str, sha256: str, *, keep_name: bool = True) -> None:
+        """Say that all of the content under ``key`` was given to ``write``, and what its SHA-256 is, in hex.
+
+        From now on ``key`` and ``"sha256:<hex>"`` name the same blocks, stored once with all that have the same hash.
+        Without ``keep_name`` the key was only a name to write under, and soon names nothing.
+        """
+        name = f"sha256:{sha256}"
+        if name != key:
+            self._add(Identity(key, name, keep_name))
+
+    def pin(self, key: str, rank: Literal["archive", "user"]) -> None:
+        """Evict what ``key`` names, or will name, after all that is not pinned; with "user" never."""
+        self._add(Pin(key, RANKS[rank]))
+
+    def unpin(self, key: str) -> None:
+        """Take a pin back."""
+        self._add(Pin(key, 0))
 
     def cool(self, key: str) -> None:
         """Forget the blocks of a content that are in memory: they turned out to be wrong."""
-        for hot in [entry for entry in self._hot if entry[0] == key]:
-            del self._hot[hot]
+        self._hot.forget(key)
+        self._queue.cancel(key)
+
+    def discard(self, key: str) -> None:
+        """Forget a content, in memory at once and on disk soon."""
+        self.cool(key)
+        self._add(Drop(key))
+
+    def _add(self, op: Op) -> None:
+        if self._closing:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="artifactfs-cache", daemon=True)
+            self._thread.start()
+        self._queue.add(op)
+
+    # -- changing, in a thread ------------------------------------------------------------------------------------
+
+    def put(self, key: str, index: int, data: bytes) -> bool:
+        """Keep a block; return False if that failed (the caller goes on without a cache)."""
+        self.flush()  # what waits comes first, for instance that this block was found damaged
+        return self._writer.do([Block(key, index, data)])
+
+    def drop(self, key: str) -> None:
+        """Forget a content on disk: no other name of it. What is in memory stays as true as it was."""
+        with self._working:
+            self._queue.cancel(key)
+            self._writer.do([Drop(key)])
+
+    def evict(self, bytes_to_free: int) -> None:
+        """Drop the longest unused contents until so many bytes are free; last those pinned, never those by users."""
+        self._writer.evict(bytes_to_free)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Do some of what waits; return whether there was any."""
+        with self._working:
+            batch = self._queue.take(self._batch_bytes)
+            if not batch:
+                return False
+            try:
+                self._writer.do(batch)
+            finally:
+                self._queue.done(batch)
+                for token, event in list(self._waiting):
+                    with contextlib.suppress(trio.RunFinishedError):
+                        token.run_sync_soon(event.set)
+        return True
+
+    def _run(self) -> None:
+        """Write what waits, a batch at a time, until the store is closed."""
+        queue = self._queue
+        while True:
+            with queue.ready:
+                while not len(queue) and not self._closing:
+                    queue.sleeping = True
+                    queue.ready.wait()
+                    queue.sleeping = False
+                if self._closing:
+                    return  # ``close`` does the rest
+                if queue.bytes < BATCH_BYTES:
+                    queue.ready.wait(GATHER_S)
+            try:
+                self._work()
+            except (RuntimeError, ValueError, MemoryError, sqlite3.Error, OSError) as error:
+                log.info("a batch of blocks could not be cached: %r", error)

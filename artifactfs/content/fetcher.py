@@ -161,7 +161,7 @@ class Fetcher:
     async def block(self, ref: ContentRef, index: int) -> bytes:
         """Return a block: from memory, from disk, from the flight that brings it, or from a new flight."""
         for _ in range(MAX_BREAKS):
-            data = self._store.get_nowait(ref.key, index) or self._store.get(ref.key, index)
+            data = await self._store.fetch(ref.key, index)
             if data is not None:
                 self._store.keep_hot(ref.key, index, data)
                 return data
@@ -291,10 +291,10 @@ class Fetcher:
     async def _keep(self, flight: Flight, index: int, block: bytes, *, whole: bool) -> None:
         if not whole:
             return
-        self._store.keep_hot(flight.ref.key, index, block)
+        self._store.write(flight.ref.key, index, block)
         if index >= flight.next:
             flight.deliver(index, block)
-        await trio.to_thread.run_sync(self._store.put, flight.ref.key, index, block)
+        await self._store.room()
 
     async def _run_verified(self, flight: Flight) -> None:
         """Bring content that is named by its hash: nobody sees a byte before the whole has been checked."""

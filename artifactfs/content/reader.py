@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -23,7 +24,7 @@ from artifactfs.concurrency import SingleFlight
 from artifactfs.content import archive_index, readahead
 from artifactfs.content.archive import Archives
 from artifactfs.content.block_store import BlockStore
-from artifactfs.content.extents import BLOCK, count, cover, cut
+from artifactfs.content.extents import BLOCK, cover, cut
 from artifactfs.content.facts import Facts, PointerFact
 from artifactfs.content.fetcher import Fetcher
 from artifactfs.model.content import (
@@ -139,17 +140,27 @@ class ContentReader:
         return ref, fact
 
     async def _read_pointer(self, pointer: Pointer) -> PointerFact:
-        data = bytearray()
-        async with self._provider_stream(pointer, ByteRange(0, None)) as stream:
-            async for chunk in stream.chunks:
-                data += chunk
-        sha256 = hashlib.sha256(data).hexdigest()
-        key = f"sha256:{sha256}"
-        for number in range(count(len(data))):
-            block = bytes(data[number * BLOCK : (number + 1) * BLOCK])
-            self.store.keep_hot(key, number, block)
-            await trio.to_thread.run_sync(self.store.put, key, number, block)
-        return self.facts.put_pointer(self._key(pointer), sha256, len(data))
+        """Keep what a pointer points to, under a name of its own until its hash is known."""
+        key = f"{self._key(pointer)}#{secrets.token_hex(8)}"
+        digest, buffer, number, size = hashlib.sha256(), bytearray(), 0, 0
+        try:
+            async with self._provider_stream(pointer, ByteRange(0, None)) as stream:
+                async for chunk in stream.chunks:
+                    digest.update(chunk)
+                    size += len(chunk)
+                    buffer += chunk
+                    while len(buffer) >= BLOCK:
+                        self.store.write(key, number, bytes(buffer[:BLOCK]))
+                        del buffer[:BLOCK]
+                        number += 1
+                        await self.store.room()
+            if buffer:
+                self.store.write(key, number, bytes(buffer))
+        except BaseException:
+            self.store.discard(key)
+            raise
+        self.store.identify(key, digest.hexdigest(), keep_name=False)
+        return self.facts.put_pointer(self._key(pointer), digest.hexdigest(), size)
 
     async def size(self, content: Content) -> int:
         """Return the size of a content in bytes, asking for it if nobody knows; a pointer's is that last read."""

@@ -169,6 +169,7 @@ async def test_an_archive_is_downloaded_once_for_all_of_its_files(make: Make) ->
             if isinstance(content, ArchiveMember):
                 found[member.path] = await reader.read(content, 0, content.length + 50, Pattern())
         assert found == files
+        reader.store.flush()
     assert service.asked == ["archive"]
 
 

@@ -1,0 +1,383 @@
+"""The database of the block cache: which names mean which blob, and which blocks of it are true.
+
+Rules of this file: SQL stands here and nowhere else; `docs/cache.md` explains the tables. Who holds the write lock
+(``transaction``) is the only one who creates or removes files of blobs, in all processes; so a file that no row names
+while the lock is held is an orphan. A file's name is random and never used twice: no process can take one blob for
+another, whatever happens to the database. Every method may raise ``sqlite3.Error``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+DATABASE = "blocks.db"
+DIRECTORY = "blocks"
+VERSION = 2
+# Another mount's transaction takes milliseconds, or as long as its batch waits for a bad disk.
+BUSY_S = 10.0
+# Contents that nobody pinned go first, then what was pinned for speed; what a user pinned never goes by itself.
+RANKS = {"archive": 1, "user": 2}
+USER_RANK = RANKS["user"]
+
+SCHEMA = (
+    """CREATE TABLE blob (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL DEFAULT 0,
+        used REAL NOT NULL, rank INTEGER NOT NULL DEFAULT 0
+    )""",
+    "CREATE INDEX blob_order ON blob(rank, used)",
+    "CREATE TABLE name (key TEXT PRIMARY KEY, blob INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX name_blob ON name(blob)",
+    "CREATE TABLE pin (key TEXT PRIMARY KEY, rank INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE block (
+        blob INTEGER NOT NULL, number INTEGER NOT NULL, length INTEGER NOT NULL, crc INTEGER NOT NULL,
+        PRIMARY KEY (blob, number)
+    ) WITHOUT ROWID""",
+    # The sum of all blob.bytes: asked for before each batch, and a sum over 100,000 rows takes 10 ms.
+    "CREATE TABLE total (bytes INTEGER NOT NULL)",
+    "INSERT INTO total VALUES (0)",
+)
+TRIGGERS = (
+    """CREATE TRIGGER block_added AFTER INSERT ON block BEGIN
+        UPDATE blob SET bytes=bytes+NEW.length WHERE id=NEW.blob; UPDATE total SET bytes=bytes+NEW.length;
+    END""",
+    """CREATE TRIGGER block_gone AFTER DELETE ON block BEGIN
+        UPDATE blob SET bytes=bytes-OLD.length WHERE id=OLD.blob; UPDATE total SET bytes=bytes-OLD.length;
+    END""",
+)
+
+# What people may want to know: how many there are, and bytes. Names that are hashes are not somebody's own copy.
+SUMMARY = {
+    "blobs": "SELECT count(*) FROM blob",
+    "names": "SELECT count(*) FROM name",
+    "blocks": "SELECT count(*) FROM block",
+    "used_bytes": "SELECT bytes FROM total",
+    "shared_bytes_saved": """SELECT coalesce(sum(bytes * (names - 1)), 0) FROM (
+        SELECT blob.bytes AS bytes, count(*) AS names FROM name JOIN blob ON blob.id=name.blob
+        WHERE key NOT LIKE 'sha256:%' GROUP BY blob.id
+    )""",
+    "pinned_bytes": "SELECT coalesce(sum(bytes), 0) FROM blob WHERE rank>0",
+    "pinned_by_user_bytes": "SELECT coalesce(sum(bytes), 0) FROM blob WHERE rank>1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob as the database knows it; ``file`` is its random name."""
+
+    id: int
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some blocks of a blob: length in bytes and CRC-32 by number."""
+
+    blob: int
+    file: str
+    blocks: dict[int, tuple[int, int]]
+
+
+class BlockIndex:
+    """One open database; a writing connection behind a lock, and a reading one that no writer's commit holds up."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the database in the cache directory ``root``, made if missing; one that is damaged is begun anew.
+
+        Raises:
+            OSError, sqlite3.Error: there is no disk, it takes nothing, or somebody else holds it.
+        """
+        self.directory = root / DIRECTORY
+        self.path = root / DATABASE
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._reading = threading.Lock()
+        try:
+            self._db = self._open()
+        except sqlite3.OperationalError:
+            raise  # locked, or no disk: nothing says that the database is damaged
+        except sqlite3.DatabaseError:
+            remove(self.path)
+            self._db = self._open()
+        self._reader = self._connect()
+        self._identity = _identity(self.path)
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+
+    def _open(self) -> sqlite3.Connection:
+        db = self._connect()
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            # NORMAL: after a power cut the last records may be gone, or name bytes that are not there: a bad CRC then.
+            db.execute("PRAGMA synchronous=NORMAL")
+            if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                db.execute("BEGIN IMMEDIATE")
+                self._migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
+                db.execute("COMMIT")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _migrate(self, db: sqlite3.Connection, version: int) -> None:
+        if version == VERSION:
+            return  # another mount was faster
+        if version == 1:
+            _from_version_1(db)
+        else:
+            tables = db.execute("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'")
+            for (table,) in tables.fetchall():
+                db.execute(f'DROP TABLE "{table}"')
+            # Bytes without records would fill the disk and never be evicted.
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for statement in SCHEMA + TRIGGERS:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version={VERSION}")
+
+    def close(self) -> None:
+        """Close both connections; who still asks gets ``sqlite3.ProgrammingError``."""
+        with self._lock, self._reading:
+            self._reader.close()
+            self._db.close()
+
+    def is_gone(self) -> bool:
+        """Tell whether the file that is open is no longer the one at its path: somebody removed the cache."""
+        return _identity(self.path) != self._identity
+
+    # -- reading, on the event loop -------------------------------------------------------------------------------
+
+    def _ask(self, sql: str, *values: object) -> list[tuple[int, ...]]:
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
+
+    def version(self) -> int:
+        """Return a number that is another one after every commit, of this process and of others."""
+        return self._ask("PRAGMA data_version")[0][0]
+
+    def page(self, key: str, first: int, stop: int) -> Page | None:
+        """Return the blocks ``first`` to ``stop`` (exclusive) of what a name means, or None if there are none."""
+        with self._reading:
+            rows = self._reader.execute(
+                "SELECT blob.id, blob.file, number, length, crc FROM name JOIN blob ON blob.id=name.blob"
+                " JOIN block ON block.blob=blob.id WHERE key=? AND number>=? AND number<?",
+                (key, first, stop),
+            ).fetchall()
+        if not rows:
+            return None
+        return Page(rows[0][0], rows[0][1], {number: (length, crc) for _, _, number, length, crc in rows})
+
+    def numbers(self, key: str) -> set[int]:
+        """Return the numbers of the blocks that are recorded under a name."""
+        rows = self._ask("SELECT number FROM name JOIN block ON block.blob=name.blob WHERE key=?", key)
+        return {row[0] for row in rows}
+
+    def used_bytes(self) -> int:
+        """Return the bytes of all recorded blocks."""
+        return self._ask("SELECT bytes FROM total")[0][0]
+
+    # -- writing, in a thread -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the write lock of all processes; commit at the end, or nothing happened."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                # SQLite ends the transaction itself when the disk is full.
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def blob_of(self, key: str) -> Blob | None:
+        """Return what a name means."""
+        row = self._db.execute(
+            "SELECT id, file, bytes FROM name JOIN blob ON blob.id=name.blob WHERE key=?", (key,)
+        ).fetchone()
+        return Blob(*row) if row else None
+
+    def create(self, key: str, now: float) -> Blob:
+        """Make a blob for a name that means nothing yet."""
+        file = secrets.token_hex(16)
+        cursor = self._db.execute("INSERT INTO blob (file, used) VALUES (?, ?)", (file, now))
+        blob = Blob(cursor.lastrowid or 0, file, 0)
+        self._name(key, blob.id)
+        return blob
+
+    def _name(self, key: str, blob: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO name VALUES (?, ?)", (key, blob))
+        self._rank(blob)
+
+    def _rank(self, blob: int) -> None:
+        self._db.execute(
+            "UPDATE blob SET rank=(SELECT coalesce(max(pin.rank), 0) FROM name JOIN pin ON pin.key=name.key"
+            " WHERE name.blob=blob.id) WHERE id=?",
+            (blob,),
+        )
+
+    def recorded(self, blob: int, number: int) -> tuple[int, int] | None:
+        """Return length and CRC of a block."""
+        row: tuple[int, int] | None = self._db.execute(
+            "SELECT length, crc FROM block WHERE blob=? AND number=?", (blob, number)
+        ).fetchone()
+        return row
+
+    def record(self, blob: int, number: int, length: int, crc: int) -> None:
+        """Say that a block is there."""
+        self._db.execute("DELETE FROM block WHERE blob=? AND number=?", (blob, number))
+        self._db.execute("INSERT INTO block VALUES (?, ?, ?, ?)", (blob, number, length, crc))
+
+    def forget(self, blob: int, number: int, crc: int) -> None:
+        """Say that a block is not what its record says."""
+        self._db.execute("DELETE FROM block WHERE blob=? AND number=? AND crc=?", (blob, number, crc))
+
+    def identify(self, key: str, name: str, *, keep_name: bool) -> list[str]:
+        """Make two names mean one blob, the fuller of the two; return the files that are no longer needed."""
+        mine, known, gone = self.blob_of(key), self.blob_of(name), []
+        if mine is not None and known is not None and mine.id != known.id:
+            winner, loser = (known, mine) if known.bytes >= mine.bytes else (mine, known)
+            self._db.execute("UPDATE name SET blob=? WHERE blob=?", (winner.id, loser.id))
+            self._rank(winner.id)
+            gone = self._delete(loser)
+        elif mine is not None and known is None:
+            self._name(name, mine.id)
+        elif known is not None and mine is None and keep_name:
+            self._name(key, known.id)
+        if not keep_name:
+            self._db.execute("INSERT OR IGNORE INTO pin SELECT ?, rank FROM pin WHERE key=?", (name, key))
+            self._db.execute("DELETE FROM pin WHERE key=?", (key,))
+            gone += self.unname(key)
+        return gone
+
+    def unname(self, key: str) -> list[str]:
+        """Forget a name, and its blob if it was the last; return the files that are no longer needed."""
+        blob = self.blob_of(key)
+        if blob is None:
+            return []
+        self._db.execute("DELETE FROM name WHERE key=?", (key,))
+        if self._db.execute("SELECT 1 FROM name WHERE blob=?", (blob.id,)).fetchone() is None:
+            return self._delete(blob)
+        self._rank(blob.id)
+        return []
+
+    def _delete(self, blob: Blob) -> list[str]:
+        """Delete a blob's rows; what its names were is pinned no more, unless a user said so."""
+        self._db.execute("DELETE FROM block WHERE blob=?", (blob.id,))
+        self._db.execute(
+            "DELETE FROM pin WHERE rank<? AND key IN (SELECT key FROM name WHERE blob=?)", (USER_RANK, blob.id)
+        )
+        self._db.execute("DELETE FROM name WHERE blob=?", (blob.id,))
+        self._db.execute("DELETE FROM blob WHERE id=?", (blob.id,))
+        return [blob.file]
+
+    def pin(self, key: str, rank: int) -> None:
+        """Keep what a name means, or will mean, longer than what has a lower rank; 0 takes that back."""
+        if rank:
+            self._db.execute("INSERT OR REPLACE INTO pin VALUES (?, ?)", (key, rank))
+        else:
+            self._db.execute("DELETE FROM pin WHERE key=?", (key,))
+        blob = self.blob_of(key)
+        if blob is not None:
+            self._rank(blob.id)
+
+    def touch(self, used: Iterable[tuple[int, float]]) -> None:
+        """Write down when blobs were read last, in seconds since the epoch."""
+        self._db.executemany("UPDATE blob SET used=max(used, ?2) WHERE id=?1", used)
+
+    def evict(self, bytes_to_free: float, *, below: int = USER_RANK) -> list[str]:
+        """Delete the longest unused blobs of the lowest rank until so many bytes are free; return their files.
+
+        Blobs whose rank is ``below`` or more stay.
+        """
+        rows = self._db.execute("SELECT id, file, bytes FROM blob WHERE rank<? ORDER BY rank, used", (below,))
+        chosen: list[Blob] = []
+        for row in rows:
+            if bytes_to_free <= 0:
+                break
+            chosen.append(Blob(*row))
+            bytes_to_free -= row[2]
+        rows.close()
+        return [file for blob in chosen for file in self._delete(blob)]
+
+    def unknown(self, files: Iterable[str]) -> list[str]:
+        """Return those files that belong to no blob."""
+        return [
+            file for file in files
+            if self._db.execute("SELECT 1 FROM blob WHERE file=?", (file,)).fetchone() is None
+        ]  # fmt: skip
+
+    # -- looking at all of it, for people -------------------------------------------------------------------------
+
+    def blobs(self) -> list[Blob]:
+        """Return all blobs."""
+        with self._reading:
+            return [Blob(*row) for row in self._reader.execute("SELECT id, file, bytes FROM blob ORDER BY id")]
+
+    def blocks(self, blob: int) -> list[tuple[int, int, int]]:
+        """Return number, length and CRC of a blob's blocks."""
+        with self._reading:
+            return self._reader.execute(
+                "SELECT number, length, crc FROM block WHERE blob=? ORDER BY number", (blob,)
+            ).fetchall()
+
+    def summary(self) -> dict[str, int]:
+        """Return the numbers of ``SUMMARY``."""
+        return {name: self._ask(sql)[0][0] for name, sql in SUMMARY.items()}
+
+
+def damage(path: Path) -> str | None:
+    """Return what is wrong with a database, if it is damaged."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as db:
+            found: str = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:
+        return None  # locked, or no disk: nothing says that it is damaged
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if found == "ok" else found
+
+
+def remove(path: Path) -> None:
+    """Remove a database, also its log, which would be replayed into the next one."""
+    for part in ("", "-wal", "-shm"):
+        path.with_name(path.name + part).unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _from_version_1(db: sqlite3.Connection) -> None:
+    """Keep what version 1 cached: there a blob had one key, and its file's name was the key's SHA-256."""
+    db.create_function("file_of", 1, lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
+    db.execute("ALTER TABLE blob RENAME TO old_blob")
+    db.execute("ALTER TABLE block RENAME TO old_block")
+    db.execute("DROP INDEX IF EXISTS blob_used")
+    for statement in SCHEMA:
+        db.execute(statement)
+    db.execute("INSERT INTO blob (id, file, bytes, used) SELECT id, file_of(key), bytes, used FROM old_blob")
+    db.execute("INSERT INTO name SELECT key, id FROM old_blob")
+    db.execute("INSERT INTO block SELECT blob, number, length, crc FROM old_block")
+    db.execute("UPDATE total SET bytes=(SELECT coalesce(sum(bytes), 0) FROM blob)")
+    db.execute("DROP TABLE old_block")
+    db.execute("DROP TABLE old_blob")
+    for statement in TRIGGERS:
+        db.execute(statement)

@@ -1,0 +1,249 @@
+"""Disks that fail, fill up, forget and vanish, and processes that are killed: a miss at worst."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artifactfs.content import cache_check
+from artifactfs.content.block_store import BlockStore
+from artifactfs.content.extents import BLOCK
+
+LIMIT = 64 * BLOCK
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[BlockStore]:
+    made = BlockStore(tmp_path / "cache", LIMIT, min_free=0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def block(seed: int, length: int = BLOCK) -> bytes:
+    return (seed.to_bytes(4, "big") * (length // 4 + 1))[:length]
+
+
+def files(root: Path) -> list[Path]:
+    return [path for path in (root / "blocks").rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 4 MiB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(where)], check=False)
+    if done.returncode:
+        pytest.skip("needs the right to mount")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+def test_a_full_disk(tiny_disk: Path) -> None:
+    """What fits is kept; what does not is dropped from memory, too; nothing fails, and everything read is right."""
+    store = BlockStore(tiny_disk, 1 << 30, min_free=0)
+    for number in range(40):
+        store.write(f"key {number}", 0, block(number))
+        store.flush()
+    assert store._queue.bytes == 0
+    found = [store.get(f"key {number}", 0) for number in range(40)]
+    assert all(data in {None, block(number)} for number, data in enumerate(found))
+    assert store._writer.index is not None
+    store.close()
+
+
+def test_a_disk_that_others_filled(tiny_disk: Path) -> None:
+    """Nothing can be kept; once there is space again, it is."""
+    store = BlockStore(tiny_disk, 1 << 30, min_free=0)
+    store.put("a", 0, block(1))
+    filler = tiny_disk / "filler"
+    with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert not store.put("b", 0, block(2))
+    assert store.get("b", 0) is None
+    filler.unlink()
+    assert store.put("b", 0, block(2))
+    assert store.get("b", 0) == block(2)
+    store.close()
+
+
+def test_a_read_only_directory(tiny_disk: Path) -> None:
+    """What becomes read-only is read; a mount that starts there has no cache, and says nothing."""
+    store = BlockStore(tiny_disk, 1 << 30, min_free=0)
+    store.put("a", 0, block(1))
+    # Writers hold the file system up: the connections are open for writing.
+    store.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    again = BlockStore(tiny_disk, 1 << 30, min_free=0)
+    again.write("b", 0, block(2))
+    again.flush()
+    assert again.get("a", 0) in {None, block(1)}
+    assert (again.present("b"), again.used_bytes() in {0, BLOCK}) == (set(), True)
+    assert not again.put("c", 0, block(3))
+    again.drop("a")
+    again.evict(1)
+    again.close()
+    subprocess.run(["mount", "-o", "remount,rw", str(tiny_disk)], check=True)
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    """The cache is off, and on again as soon as it can be."""
+    (tmp_path / "cache").write_text("a file")
+    store = BlockStore(tmp_path / "cache", LIMIT, min_free=0)
+    assert not store.put("a", 0, block(1))
+    assert (store.get("a", 0), store.present("a"), store.used_bytes()) == (None, set(), 0)
+    (tmp_path / "cache").unlink()
+    store._writer._retry_at = 0.0
+    assert store.put("a", 0, block(1))
+    assert store.get("a", 0) == block(1)
+    store.close()
+
+
+@pytest.mark.parametrize("what", ["all", "files", "database"])
+def test_a_cache_that_is_removed_under_a_live_mount(what: str, cache: Path, store: BlockStore) -> None:
+    """Misses, then a cache again, which the next mount finds; nothing is written where nobody would find it."""
+    store.put("a", 0, block(1))
+    store.get("a", 0)
+    other = BlockStore(cache, LIMIT, min_free=0)
+    if what == "all":
+        shutil.rmtree(cache)
+    elif what == "files":
+        shutil.rmtree(cache / "blocks")
+    else:
+        for path in cache.glob("blocks.db*"):
+            path.unlink()
+    assert store.get("a", 0) in {None, block(1)}
+    assert store.put("b", 0, block(2))
+    assert store.get("b", 0) == block(2)
+    assert other.put("c", 0, block(3))
+    third = BlockStore(cache, LIMIT, min_free=0)
+    assert (third.get("b", 0), third.get("c", 0)) == (block(2), block(3))
+    assert third.get("a", 0) in {None, block(1)}
+    for made in (other, third):
+        made.close()
+
+
+def test_a_flipped_byte_in_every_file(cache: Path, store: BlockStore) -> None:
+    """Every damaged block is a miss, every other one is right, and what is written again is read again."""
+    for number in range(20):
+        store.write(f"key {number}", 0, block(number, 5000))
+        store.write(f"key {number}", 1, block(number + 1, 100))
+    store.flush()
+    for path in files(cache):
+        with path.open("r+b") as file:
+            file.seek(1234)
+            file.write(b"!")
+    fresh = BlockStore(cache, LIMIT, min_free=0)
+    assert all(fresh.get(f"key {number}", 0) is None for number in range(20))
+    assert all(fresh.get(f"key {number}", 1) == block(number + 1, 100) for number in range(20))
+    for number in range(20):
+        fresh.write(f"key {number}", 0, block(number, 5000))
+    fresh.close()
+    again = BlockStore(cache, LIMIT, min_free=0)
+    assert all(again.get(f"key {number}", 0) == block(number, 5000) for number in range(20))
+    again.close()
+
+
+def test_a_database_damaged_while_open_is_begun_anew(cache: Path, store: BlockStore) -> None:
+    """Nonsense in its pages: misses, and a new one with the next batch that notices."""
+    for number in range(200):
+        store.write(f"key {number}", 0, block(number, 10))
+    store.close()
+    path = cache / "blocks.db"
+    raw = bytearray(path.read_bytes())
+    raw[4096:] = os.urandom(len(raw) - 4096)
+    path.write_bytes(raw)
+    fresh = BlockStore(cache, LIMIT, min_free=0)
+    assert fresh.get("key 1", 0) is None
+    fresh.put("a", 0, block(1))
+    assert fresh.put("a", 0, block(1))
+    assert fresh.get("a", 0) == block(1)
+    fresh.close()
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+    db.close()
+
+
+FILL = """
+import hashlib, sys
+from pathlib import Path
+from artifactfs.content.block_store import BlockStore
+store = BlockStore(Path(sys.argv[1]), 1 << 30, min_free=0)
+print("filling", flush=True)
+number = 0
+while True:
+    for at in range(3):
+        store.write(f"key {number}", at, hashlib.sha256(b"%d %d" % (number, at)).digest() * 2000)
+    if number % 20 == 0:
+        store.flush()
+    number += 1
+"""
+
+
+def test_a_process_killed_while_it_fills(cache: Path) -> None:
+    """Every block that is recorded verifies; bytes that are not are found and removed, while others are written."""
+    import hashlib
+
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", FILL, str(cache)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.4)
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        process.stdout.close()
+    found = cache_check.check(cache, repair=False)
+    assert found.blocks > 0
+    assert found.bad == []
+    store = BlockStore(cache, 1 << 30, min_free=0)
+    for at in range(3):
+        assert store.get("key 0", at) == hashlib.sha256(b"0 %d" % at).digest() * 2000
+    store.close()
+
+
+def test_orphans_are_found_without_a_scan(cache: Path, store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a killed process left are removed a directory at a time; those of contents stay."""
+    monkeypatch.setattr("artifactfs.content.block_writer.SWEEP_EVERY_S", 0.0)
+    for number in range(30):
+        store.put(f"key {number}", 0, block(number, 10))
+    for number in range(0, 256, 5):
+        directory = cache / "blocks" / f"{number:02x}"
+        directory.mkdir(exist_ok=True)
+        (directory / ("0" * 30)).write_bytes(b"left by a process that was killed")
+    assert len(files(cache)) == 30 + 52
+    for turn in range(256):
+        store.put("turn", turn % 60, block(turn, 10))
+    assert len(files(cache)) == 31
+    assert all(store.get(f"key {number}", 0) == block(number, 10) for number in range(30))
+
+
+def test_a_batch_that_fails_leaves_no_file(cache: Path, store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happens whole or not at all."""
+    index = store._writer.index
+    assert index is not None
+
+    def broken(*args):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "record", broken)
+        assert not store.put("a", 0, block(1))
+        store.write("b", 0, block(2))
+        store.flush()
+    assert (files(cache), store.present("a"), store.present("b")) == ([], set(), set())
+    assert store.put("a", 0, block(1))
