@@ -106,7 +106,8 @@ class _Wire:
         left_s = max(0.0, ask.end - trio.current_time())
         connect_s = min(CONNECT_TIMEOUT_S, max(1.0, left_s / 4))
         read_s = min(READ_TIMEOUT_S, self.deadline_s)
-        url = messages.with_params(target, params)
+        with _words(self.source):
+            url = messages.with_params(target, params)
         request = wire.Outgoing(url, self._headers(ask, target), allowed, left_s / 2, connect_s, read_s)
         try:
             # Waiting for a slot, connecting and TLS have each had their time before this cuts in.

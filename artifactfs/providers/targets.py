@@ -80,7 +80,7 @@ class Gate:
             this look and the connection. None where any will do.
 
         Raises:
-            ProviderMisbehaved: the address is refused; the message says why.
+            ProviderMisbehaved: the address is refused, or is none; the message says why.
             Unreachable: its name means nothing.
         """
         scheme, host, _port = there = origin(url)
@@ -105,7 +105,10 @@ class Gate:
             return frozenset({class_of(host)})
         try:
             found = await trio.socket.getaddrinfo(host, None)
-        except (OSError, UnicodeError) as error:
+        except UnicodeError as error:
+            message = "an address in an answer cannot be understood"
+            raise errors.ProviderMisbehaved(message, subject=host[:200]) from error
+        except OSError as error:
             message = f"no address is known for {host}"
             raise errors.Unreachable(message, subject=host) from error
         return frozenset(class_of(str(row[4][0])) for row in found)
