@@ -104,6 +104,7 @@ class Gate:
         with contextlib.suppress(ValueError):
             return frozenset({class_of(host)})
         try:
+            (host.encode() if host.isascii() else host.encode("idna")).decode("idna")
             found = await trio.socket.getaddrinfo(host, None)
         except UnicodeError as error:
             message = "an address in an answer cannot be understood"
