@@ -21,6 +21,7 @@ import time
 import zlib
 from pathlib import Path
 
+import trio
 from cachetools import LRUCache
 
 from artifactfs.content.extents import BLOCK
@@ -190,6 +191,13 @@ class BlockStore:
         """Keep a block, from the event loop: it can be read at once and is on disk soon."""
         self.keep_hot(key, index, data)
         self.put(key, index, data)
+
+    async def room(self) -> None:
+        """Wait until the queue of ``write`` is below its bound."""
+        await trio.lowlevel.checkpoint()
+
+    def identify(self, key: str, sha256: str) -> None:
+        """Note that all of the content under ``key`` has been given to ``write``, and its hash."""
 
     def _record(self, key: str, index: int, data: bytes) -> None:
         with self._lock, self._db:

@@ -141,14 +141,14 @@ async def test_asking_for_the_size_again_while_the_answer_is_taken_in_costs_noth
     server = Server(content(1000), says_total=says_total)
     fetcher, ref = world.fetcher(server), reference()
     kept = trio.Event()
-    put = fetcher._keep
+    put = fetcher._filler._keep
 
     async def slowly(*args: object, **more: object) -> None:
         await put(*args, **more)  # type: ignore[arg-type]  # passed on as they are
         kept.set()
         await trio.sleep(0.1)
 
-    fetcher._keep = slowly  # type: ignore[method-assign]  # a disk that takes its time
+    fetcher._filler._keep = slowly  # type: ignore[method-assign]  # a disk that takes its time
     async with trio.open_nursery() as readers:
         readers.start_soon(fetcher.size, ref)
         await kept.wait()
