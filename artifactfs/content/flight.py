@@ -95,7 +95,7 @@ class Flight:
 
     def sha256(self) -> str | None:
         """Return the hash of the content, lower-case hex, if all of it has passed here and it is small enough."""
-        if self._digest is None or self.total is None or self.next * BLOCK < self.total:
+        if self._digest is None or not self.total or self.next * BLOCK < self.total:
             return None
         return self._digest.hexdigest()
 

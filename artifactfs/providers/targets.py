@@ -8,6 +8,7 @@ configuration allows it; the token only ever goes to the configured origin.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import urllib.request
 from urllib.parse import urlsplit
@@ -22,8 +23,9 @@ PUBLIC = frozenset({"public"})
 Origin = tuple[str, str, int]
 
 
+@functools.lru_cache(64)
 def origin(url: str) -> Origin:
-    """Return (scheme, host, port) of a URL.
+    """Return (scheme, host, port) of a URL; one request asks for that of one URL five times.
 
     Raises:
         ProviderMisbehaved: it has no host, or a port that is no number.
