@@ -68,10 +68,8 @@ class Server:
 
 
 @asynccontextmanager
-async def served(
-    *answers: bytes | Callable[[trio.abc.Stream], Awaitable[None]], **options: bool
-) -> AsyncIterator[Server]:
-    server = Server(list(answers), **options)
+async def served(*answers: Answer, closing: bool = False) -> AsyncIterator[Server]:
+    server = Server(list(answers), closing=closing)
 
     async def handle(stream: trio.SocketStream) -> None:
         try:
@@ -99,8 +97,8 @@ def outgoing(url: str, headers: dict[str, str] | None = None, *, read_s: float =
     return Outgoing(url, headers or {}, None, slot_s, 5, read_s)
 
 
-async def asked(pool: Pool, url: str, **options: float) -> tuple[int, bytes]:
-    answer = await pool.send(outgoing(url, **options))
+async def asked(pool: Pool, url: str, *, read_s: float = 5) -> tuple[int, bytes]:
+    answer = await pool.send(outgoing(url, read_s=read_s))
     try:
         return answer.status, b"".join([chunk async for chunk in answer.chunks()])
     finally:
@@ -465,7 +463,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file with a key and a certificate for localhost, signed by itself."""
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", path, "-out", f"{path}.crt"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{path}", "-out", f"{path}.crt"]
     subprocess.run(command, check=True, capture_output=True)
     path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
     return path
