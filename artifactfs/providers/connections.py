@@ -16,7 +16,6 @@ import os
 import select
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Final
 
 import certifi
@@ -28,12 +27,12 @@ from artifactfs.providers import limits, messages, targets
 from artifactfs.providers.slots import Slots
 from artifactfs.providers.wire import (
     BrokenError,
+    Decoder,
     NotConnectedError,
     Outgoing,
     Place,
     TooSlowError,
     UnspeakableError,
-    decoded,
     headers_of,
     place,
 )
@@ -267,7 +266,8 @@ class Pool:
         try:
             answer = Answer(self, connection, parser, await connection.ask(words, parser, request.read_s))
         except BaseException:
-            await connection.close()
+            with trio.move_on_after(1, shield=True):
+                await connection.close()
             raise
         answer.read_s = request.read_s
         return answer
@@ -375,9 +375,15 @@ def _make_context() -> ssl.SSLContext:
 
 
 async def _undone(raw: AsyncGenerator[bytes, None], encoding: str) -> AsyncGenerator[bytes, None]:
-    async with aclosing(raw), aclosing(decoded(raw, encoding)) as pieces:
-        async for piece in pieces:
-            yield piece
+    try:
+        decoder = Decoder(encoding)
+        async for chunk in raw:
+            for piece in decoder.feed(chunk):
+                yield piece
+        decoder.end()
+    finally:
+        with trio.move_on_after(1, shield=True):
+            await raw.aclose()
 
 
 def _why(error: BaseException) -> str:

@@ -130,23 +130,24 @@ class _Wire:
     @contextlib.asynccontextmanager
     async def reading(self, answer: _Answer) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """Hand the body over in pieces, and close what is behind it in whatever state it is left."""
-        chunks = self._chunks(answer)
+        body = answer.response.chunks()
+        chunks = self._chunks(body, answer.url)
         try:
             yield chunks
         finally:
             with trio.move_on_after(1, shield=True):
                 await chunks.aclose()
+                await body.aclose()
                 await answer.response.aclose()
 
-    async def _chunks(self, answer: _Answer) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, body: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
         counters = self._counters
         try:
-            async with contextlib.aclosing(answer.response.chunks()) as body:
-                async for chunk in body:
-                    counters.bytes_received += len(chunk)
-                    yield chunk
+            async for chunk in body:
+                counters.bytes_received += len(chunk)
+                yield chunk
         except wire.WireError as error:
-            raise self._wire_error(error, answer.url) from error
+            raise self._wire_error(error, url) from error
 
     # -- failures --------------------------------------------------------------------------------------------
 
@@ -373,7 +374,6 @@ def _words(source: str) -> Iterator[None]:
     except ValueError as error:
         message = "an address in an answer cannot be understood"
         raise errors.ProviderMisbehaved(message, provider=source) from error
-
 
 
 def _sender() -> wire.Sender:

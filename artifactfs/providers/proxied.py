@@ -42,9 +42,11 @@ class Answer:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Return the body; see ``Incoming``."""
         self._body = self._response.aiter_bytes()
-        with _words():
+        try:
             async for chunk in self._body:
                 yield chunk
+        except httpx.HTTPError as error:
+            raise _failure(error) from error
 
     async def aclose(self) -> None:
         """End it in whatever state it is."""

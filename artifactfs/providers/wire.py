@@ -7,7 +7,7 @@ failures; none holds what was to be sent.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -142,27 +142,42 @@ def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return found
 
 
-async def decoded(chunks: AsyncGenerator[bytes, None], encoding: str) -> AsyncGenerator[bytes, None]:
-    """Undo the encoding of a body, which nobody has asked for.
+class Decoder:
+    """Undoes the encoding of a body, which nobody has asked for."""
 
-    Raises:
-        BrokenError: it is not in this encoding, ends too early, or is in an encoding that is not known.
-    """
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
-        message = f"the body has an encoding that was not asked for ({encoding[:40]!r})"
-        raise BrokenError(message)
-    inflater = zlib.decompressobj(EITHER)
-    try:
-        async for chunk in chunks:
-            rest = chunk
-            while rest and not inflater.eof:
-                piece = inflater.decompress(rest, INFLATED)
-                rest = inflater.unconsumed_tail
+    def __init__(self, encoding: str) -> None:
+        """Take the Content-Encoding.
+
+        Raises:
+            BrokenError: it is not known.
+        """
+        if encoding not in {"gzip", "x-gzip", "deflate"}:
+            message = f"the body has an encoding that was not asked for ({encoding[:40]!r})"
+            raise BrokenError(message)
+        self._inflater = zlib.decompressobj(EITHER)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Return what a piece of the body stands for, a bounded amount at a time.
+
+        Raises:
+            BrokenError: it is not in this encoding.
+        """
+        try:
+            while data and not self._inflater.eof:
+                piece = self._inflater.decompress(data, INFLATED)
+                data = self._inflater.unconsumed_tail
                 if piece:
                     yield piece
-    except zlib.error as error:
-        message = "the body is not in the encoding it claims"
-        raise BrokenError(message) from error
-    if not inflater.eof:
-        message = "the encoded body ended early"
-        raise BrokenError(message)
+        except zlib.error as error:
+            message = "the body is not in the encoding it claims"
+            raise BrokenError(message) from error
+
+    def end(self) -> None:
+        """Note that no more comes.
+
+        Raises:
+            BrokenError: there should.
+        """
+        if not self._inflater.eof:
+            message = "the encoded body ended early"
+            raise BrokenError(message)
