@@ -54,7 +54,10 @@ class Filler:
 
     def pace(self, source: str) -> Pace:
         """Return how fast a source is."""
-        return self.paces.setdefault(source, Pace())
+        pace = self.paces.get(source)
+        if pace is None:
+            pace = self.paces[source] = Pace()
+        return pace
 
     def is_whole_only(self, ref: ContentRef) -> bool:
         """Tell whether a content is only to be had from its first byte to its last."""

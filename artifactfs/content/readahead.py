@@ -30,6 +30,7 @@ AHEAD_S = 8.0
 # what is here takes 0.7 ms, of what is not 20 to 90.
 PROMOTED = 64 << 20
 MISSES = 4
+NOTHING = range(0)
 
 
 @dataclass(slots=True)
@@ -50,12 +51,18 @@ class Pattern:
 
 
 class Pace:
-    """How fast a source was of late."""
+    """How fast a source was of late, and what follows from that.
+
+    ``largest`` is the largest window that makes sense now, ``streams`` over how many at most: read far more often than
+    they change.
+    """
 
     def __init__(self) -> None:
         """Know nothing: suppose that it is far away."""
         self._begins_s: deque[float] = deque(maxlen=8)
         self._rate = math.inf
+        self.largest = LARGEST
+        self.streams = STREAMS
 
     def __repr__(self) -> str:
         """Tell what is known."""
@@ -65,28 +72,19 @@ class Pace:
     def began(self, after_s: float) -> None:
         """Note how long an answer took to begin, in seconds."""
         self._begins_s.append(after_s)
+        self._conclude()
 
     def brought(self, length: int, within_s: float) -> None:
         """Note what one stream brought, from its being asked for."""
         rate = length / max(within_s, 1e-6)
         self._rate = rate if math.isinf(self._rate) else (self._rate + rate) / 2
+        self._conclude()
 
-    @property
-    def is_near(self) -> bool:
-        """Tell whether answers begin at once: the quickest of the last few tells, others had to wait their turn."""
-        return bool(self._begins_s) and min(self._begins_s) < NEAR_S
-
-    @property
-    def largest(self) -> int:
-        """Return the largest window that makes sense now."""
-        if self.is_near:
-            return LARGEST_NEAR
-        return int(max(FIRST, min(LARGEST, self._rate * AHEAD_S)))
-
-    @property
-    def streams(self) -> int:
-        """Return over how many streams at most."""
-        return STREAMS_NEAR if self.is_near else STREAMS
+    def _conclude(self) -> None:
+        # The quickest of the last few tells: others had to wait their turn.
+        is_near = bool(self._begins_s) and min(self._begins_s) < NEAR_S
+        self.streams = STREAMS_NEAR if is_near else STREAMS
+        self.largest = LARGEST_NEAR if is_near else int(max(FIRST, min(LARGEST, self._rate * AHEAD_S)))
 
 
 def plan(pattern: Pattern, offset: int, length: int, size: int, largest: int = LARGEST) -> range:
@@ -101,11 +99,13 @@ def plan(pattern: Pattern, offset: int, length: int, size: int, largest: int = L
         pattern.expected, pattern.window, pattern.fetched_to, pattern.run_from = end, FIRST // 2, end, offset
         return range(offset, end)
     pattern.expected = max(end, pattern.expected)
+    if pattern.fetched_to >= size:
+        return NOTHING
     window = min(pattern.window, max(largest, FIRST))
     if pattern.waited and end - pattern.run_from > window // 4:
         window = min(max(largest, FIRST), window * GROWTH)
-    if pattern.fetched_to >= size or end + window // 2 <= pattern.fetched_to:
-        return range(0)
+    if end + window // 2 <= pattern.fetched_to:
+        return NOTHING
     begin = max(offset, pattern.fetched_to)
     pattern.window, pattern.waited = window, False
     pattern.fetched_to = min(size, max(end, offset + window))

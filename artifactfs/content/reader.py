@@ -216,9 +216,10 @@ class ContentReader:
             return b""
         wanted = cover(offset, length)
         ahead = readahead.plan(pattern, offset, length, end, self.fetcher.pace(ref.source).largest)
-        blocks = cover(ahead.start, len(ahead))
-        if len(blocks) > 1:  # a single one is looked for below
-            self.fetcher.start(ref, blocks)
+        if ahead:
+            blocks = cover(ahead.start, len(ahead))
+            if len(blocks) > 1:  # a single one is looked for below
+                self.fetcher.start(ref, blocks)
         parts = []
         for index in wanted:
             block = self.fetcher.here(ref, index)
@@ -237,7 +238,9 @@ class ContentReader:
         pattern.waited = True
         if pattern.in_order:
             # Planned before, but gone from a cache that is too small, or never come.
-            self.fetcher.start(ref, range(index, min(index + LOST, count(pattern.fetched_to))))
+            lost = range(index, min(index + LOST, count(pattern.fetched_to)))
+            if len(lost) > 1:
+                self.fetcher.start(ref, lost)
             return
         pattern.misses += 1
         if pattern.misses == readahead.MISSES and end <= readahead.PROMOTED:
