@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import queue
 import shutil
 import sqlite3
 import threading
@@ -64,11 +63,6 @@ class BlockStore:
         self._lock = threading.RLock()
         self._hot: LRUCache[tuple[str, int], bytes] = LRUCache(HOT_BYTES, getsizeof=len)
         self._since_look = 0
-        self._queue: queue.SimpleQueue[tuple[str, int, bytes] | None] = queue.SimpleQueue()
-        self._queued: dict[tuple[str, int], bytes] = {}
-        self._queued_bytes = 0
-        self._writer = threading.Thread(target=self._write_queued, daemon=True)
-        self._writer.start()
         self._used: dict[str, float] = {}
         path = root / "blocks.db"
         try:
@@ -109,8 +103,6 @@ class BlockStore:
 
     def close(self) -> None:
         """Close the database."""
-        self._queue.put(None)
-        self._writer.join()
         with self._lock:
             self._note_use()
             self._reader.close()
@@ -122,7 +114,7 @@ class BlockStore:
 
     def get_nowait(self, key: str, index: int) -> bytes | None:
         """Return a block that is in memory."""
-        block: bytes | None = self._hot.get((key, index)) or self._queued.get((key, index))
+        block: bytes | None = self._hot.get((key, index))
         return block
 
     def keep_hot(self, key: str, index: int, data: bytes) -> None:
@@ -198,21 +190,11 @@ class BlockStore:
     def write(self, key: str, index: int, data: bytes) -> None:
         """Keep a block, from the event loop: it can be read at once and is on disk soon."""
         self.keep_hot(key, index, data)
-        self._queued[(key, index)] = data
-        self._queued_bytes += len(data)
-        self._queue.put((key, index, data))
-
-    def _write_queued(self) -> None:
-        while (item := self._queue.get()) is not None:
-            key, index, data = item
-            self.put(key, index, data)
-            self._queued.pop((key, index), None)
-            self._queued_bytes -= len(data)
+        self.put(key, index, data)
 
     async def room(self) -> None:
         """Wait until the queue of ``write`` is below its bound."""
-        while self._queued_bytes > HOT_BYTES // 2:  # noqa: ASYNC110 - the writer is a thread
-            await trio.sleep(0.001)
+        await trio.lowlevel.checkpoint()
 
     def identify(self, key: str, sha256: str) -> None:
         """Note that all of the content under ``key`` has been given to ``write``, and its hash."""
