@@ -1,130 +1,64 @@
-"""Turns provider streams into blocks, each stream once, however many readers wait.
+"""Brings the blocks of contents: each once, over as many streams as it deserves, however many readers wait.
 
-Rules of this file: a flight runs in the mount's nursery and is never cancelled because a reader went away. It hands a
-block to its waiters first and to the disk after. Between two awaits the table of flights is consistent. Only bytes that
-came whole become blocks; bytes that have a known SHA-256 are checked before anybody sees them.
+Rules of this file: a flight runs in the mount's nursery and is never cancelled because a reader went away. Between two
+awaits the table of flights is consistent.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 
 import trio
 
 from artifactfs import errors
+from artifactfs.content import readahead
 from artifactfs.content.block_store import BlockStore
-from artifactfs.content.extents import BLOCK, count
+from artifactfs.content.extents import BLOCK
 from artifactfs.content.facts import Facts
-from artifactfs.model.content import Access, ByteRange, ContentRef, Exact
-from artifactfs.providers.base import ContentStream
+from artifactfs.content.filling import MAX_BREAKS, PROBE_BYTES, Filler, OpenStream, closing
+from artifactfs.content.flight import Flight
+from artifactfs.model.content import Access, ContentRef, Exact
+from artifactfs.providers.limits import Lane, lane
 
-log = logging.getLogger(__name__)
+__all__ = ["MAX_BREAKS", "PROBE_BYTES", "Fetcher", "OpenStream", "closing"]
 
-OpenStream = Callable[[ContentRef, ByteRange], AbstractAsyncContextManager[ContentStream]]
-
-# A stream that breaks in its middle is resumed where it was; so many breaks in a row without a new block are a failure.
-MAX_BREAKS = 3
-# Asked for when only the size is wanted: many files are smaller, and then nothing needs to be asked again.
-PROBE_BYTES = 4 * BLOCK
+RANGE_BLOCKS = readahead.RANGE // BLOCK
 
 
-class Flight:
-    """One stream on its way into blocks.
-
-    ``first`` to ``stop`` (exclusive; None: to the end) are the blocks it brings; ``next`` is the one it is filling.
-    """
-
-    def __init__(self, ref: ContentRef, first: int, stop: int | None, *, probe: bool = False) -> None:
-        """Describe it; the fetcher runs it."""
-        self.ref = ref
-        self.next = first
-        self.stop = stop
-        self.probe = probe
-        self.opened = False
-        self.total: int | None = None
-        self.error: Exception | None = None
-        self.landed = trio.Event()
-        self._pulse = trio.Event()
-        self._wanted: dict[int, bytes | None] = {}
-        self._waiting: dict[int, int] = {}
-
-    def __repr__(self) -> str:
-        """Tell how far it is."""
-        return f"<Flight {self.ref.key!r} block {self.next} of {self.stop}, {len(self._waiting)} waited for>"
-
-    @property
-    def has_waiters(self) -> bool:
-        """Tell whether anybody waits for a block."""
-        return bool(self._waiting)
-
-    def covers(self, index: int) -> bool:
-        """Tell whether the block is still to come."""
-        return not self.landed.is_set() and index >= self.next and (self.stop is None or index < self.stop)
-
-    def pulse(self) -> None:
-        """Wake everybody who waits, to look again."""
-        self._pulse.set()
-        self._pulse = trio.Event()
-
-    def deliver(self, index: int, block: bytes) -> None:
-        """Give a block to those who wait for it and step on."""
-        if index in self._waiting:
-            self._wanted[index] = block
-        self.next = index + 1
-        self.pulse()
-
-    def land(self, error: Exception | None) -> None:
-        """End it."""
-        self.error = error
-        self.landed.set()
-        self.pulse()
-
-    async def block(self, index: int) -> bytes | None:
-        """Wait for a block; None if the flight ended before it without an error."""
-        self._waiting[index] = self._waiting.get(index, 0) + 1
-        try:
-            while True:
-                data = self._wanted.get(index)
-                if data is not None:
-                    return data
-                if self.landed.is_set() or index < self.next:
-                    if self.error is not None:
-                        raise self.error.with_traceback(None)
-                    return None
-                await self._pulse.wait()
-        finally:
-            self._waiting[index] -= 1
-            if not self._waiting[index]:
-                del self._waiting[index]
-                self._wanted.pop(index, None)
-
-    async def size(self) -> int:
-        """Wait until the size of the whole content is known, in bytes."""
-        while self.total is None:
-            if self.landed.is_set():
-                raise (self.error or errors.ProviderMisbehaved("the service did not say how large it is"))
-            await self._pulse.wait()
-        return self.total
+def _any_number(_source: str) -> int:
+    return readahead.STREAMS
 
 
 class Fetcher:
     """Owns the flights of one mount."""
 
-    def __init__(self, nursery: trio.Nursery, store: BlockStore, facts: Facts, open_stream: OpenStream) -> None:
-        """Run flights in ``nursery``; ``open_stream`` asks the provider that a reference belongs to."""
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        store: BlockStore,
+        facts: Facts,
+        open_stream: OpenStream,
+        max_streams: Callable[[str], int] = _any_number,
+    ) -> None:
+        """Run flights in ``nursery``.
+
+        ``open_stream`` asks the provider that a reference belongs to; ``max_streams`` says how many requests at once a
+        source can spare for one file.
+        """
         self._nursery = nursery
         self._store = store
         self._facts = facts
-        self._open = open_stream
+        self._filler = Filler(store, facts, open_stream)
+        self._max_streams = max_streams
         self._flights: dict[str, list[Flight]] = {}
-        self._unranged: set[str] = set()
 
     def __repr__(self) -> str:
         """Tell what is in the air."""
         return f"<Fetcher {sum(map(len, self._flights.values()))} flights>"
+
+    def pace(self, source: str) -> readahead.Pace:
+        """Return how fast a source is."""
+        return self._filler.pace(source)
 
     async def size(self, ref: ContentRef) -> int:
         """Return the size of a content in bytes; ask for it if nobody knows."""
@@ -133,40 +67,69 @@ class Fetcher:
         known = self._facts.sizes([ref.key]).get(ref.key)
         if known is not None:
             return known
-        # Any flight will tell, also one that is past its first block: its size is written down only when it has landed.
-        flight = next(iter(self._flights.get(ref.key, ())), None)
-        if flight is None:
-            stop = PROBE_BYTES // BLOCK if ref.access is Access.RANGED else None
-            flight = self._launch(ref, 0, stop, probe=True)
-        return await flight.size()
+        for _ in range(MAX_BREAKS):
+            # Any flight will tell, also one past its first block: its size is written down only when it has landed.
+            flight = next(iter(self._flights.get(ref.key, ())), None)
+            if flight is None:
+                stop = PROBE_BYTES // BLOCK if ref.access is Access.RANGED else None
+                flight = self._launch(ref, 0, stop, probe=True)
+            self._join(flight)
+            size = await flight.size()
+            if size is not None:
+                return size
+        message = "the service did not say how large it is"
+        raise errors.ProviderMisbehaved(message, provider=ref.source, subject=ref.key)
 
     def start(self, ref: ContentRef, wanted: range) -> None:
         """See that these blocks come, without waiting for them."""
-        index = wanted.start
-        present: set[int] | None = None
-        while index < wanted.stop:
-            if self._store.get_nowait(ref.key, index) is not None or self._covering(ref.key, index):
-                index += 1
-                continue
-            present = self._store.present(ref.key) if present is None else present
-            if index in present:
-                index += 1
-                continue
-            stop = index + 1
-            while stop < wanted.stop and stop not in present and not self._covering(ref.key, stop):
-                stop += 1
-            self._launch(ref, index, stop)
-            index = stop
+        for run in self._missing(ref.key, wanted):
+            if self._filler.is_whole_only(ref):
+                self._launch(ref, 0, None)
+                return
+            streams = min(self.pace(ref.source).streams, self._max_streams(ref.source))
+            for part in readahead.ranges(run, RANGE_BLOCKS, streams):
+                self._launch(ref, part.start, part.stop)
+
+    def _missing(self, key: str, wanted: range) -> list[range]:
+        """Return the runs of blocks that are neither here nor on their way."""
+        missing = [index for index in wanted if self._store.get_nowait(key, index) is None]
+        for flight in self._flights.get(key, ()):
+            missing = [index for index in missing if not flight.covers(index)]
+        if missing:
+            present = self._store.present(key)
+            missing = [index for index in missing if index not in present]
+        runs: list[range] = []
+        for index in missing:
+            if runs and runs[-1].stop == index:
+                runs[-1] = range(runs[-1].start, index + 1)
+            else:
+                runs.append(range(index, index + 1))
+        return runs
+
+    def here(self, ref: ContentRef, index: int) -> bytes | None:
+        """Return a block that can be had without waiting; for one that is on its way nobody looks at the disk."""
+        data = self._store.get_nowait(ref.key, index)
+        if data is None and self._covering(ref.key, index) is None:
+            data = self._store.get_cached(ref.key, index)
+            if data is not None:
+                self._store.keep_hot(ref.key, index, data)
+        return data
 
     async def block(self, ref: ContentRef, index: int) -> bytes:
         """Return a block: from memory, from disk, from the flight that brings it, or from a new flight."""
+        return self.here(ref, index) or await self.fetch(ref, index)
+
+    async def fetch(self, ref: ContentRef, index: int) -> bytes:
+        """Return a block that cannot be had at once: from the flight that brings it, the disk, or a new flight."""
         for _ in range(MAX_BREAKS):
-            data = await self._store.fetch(ref.key, index)
-            if data is not None:
-                self._store.keep_hot(ref.key, index, data)
-                return data
+            if self._covering(ref.key, index) is None:
+                data = await self._store.fetch(ref.key, index)
+                if data is not None:
+                    self._store.keep_hot(ref.key, index, data)
+                    return data
             flight = self._covering(ref.key, index) or self._launch(ref, index, index + 1)
-            data = await flight.block(index)
+            self._join(flight)
+            data = await flight.block(index) or self.here(ref, index)
             if data is not None:
                 return data
         message = "the content ends before its announced size"
@@ -176,19 +139,26 @@ class Fetcher:
         """Bring a content from its first to its last byte, and wait for the end."""
         flight = next((f for f in self._flights.get(ref.key, ()) if f.stop is None), None)
         flight = flight or self._launch(ref, 0, None)
+        self._join(flight)
         await flight.landed.wait()
         if flight.error is not None:
             raise flight.error.with_traceback(None)
 
     def _covering(self, key: str, index: int) -> Flight | None:
-        return next((flight for flight in self._flights.get(key, ()) if flight.covers(index)), None)
+        for flight in self._flights.get(key, ()):
+            if flight.covers(index):
+                return flight
+        return None
+
+    @staticmethod
+    def _join(flight: Flight) -> None:
+        if lane.get() is Lane.FOREGROUND:
+            flight.hurry()
 
     def _launch(self, ref: ContentRef, first: int, stop: int | None, *, probe: bool = False) -> Flight:
-        if ref.access is Access.STREAMED or ref.key in self._unranged:
+        if self._filler.is_whole_only(ref):
             first, stop = 0, None
         flight = Flight(ref, first, stop, probe=probe)
-        if isinstance(ref.size, Exact):
-            flight.total = ref.size.value
         self._flights.setdefault(ref.key, []).append(flight)
         self._nursery.start_soon(self._fly, flight)
         return flight
@@ -211,110 +181,10 @@ class Fetcher:
             flight.land(error)
 
     async def _run(self, flight: Flight) -> None:
-        if flight.ref.sha256 is not None:
-            await self._run_verified(flight)
-            return
-        breaks, reached = 0, flight.next
+        """Run a flight in its lane; one that is hurried before its answer has begun asks again."""
         while True:
-            flight.opened = False
-            try:
-                await self._stream(flight)
-            except (errors.Unavailable, errors.TimedOut):
-                if not flight.opened:
-                    raise  # the provider has tried, as often as makes sense
-                breaks = breaks + 1 if flight.next == reached else 1
-                reached = flight.next
-                if breaks >= MAX_BREAKS:
-                    raise
-                log.info("a stream broke and is resumed at block %d", flight.next)
-            else:
-                break
-        if flight.total is not None and not isinstance(flight.ref.size, Exact):
-            self._facts.put_size(flight.ref.key, flight.total)
-
-    async def _stream(self, flight: Flight) -> None:
-        begin = flight.next * BLOCK
-        if flight.total is not None and begin >= flight.total:
-            return
-        length = None if flight.stop is None else flight.stop * BLOCK - begin
-        if length is not None and flight.total is not None:
-            length = min(length, flight.total - begin)
-        async with self._open(flight.ref, ByteRange(begin, length)) as stream:
-            flight.opened = True
-            if not stream.ranged and (begin or length is not None):
-                self._unranged.add(flight.ref.key)
-                flight.stop = None
-            self._learn_total(flight, stream.total)
-            if flight.total == 0:
+            lane.set(flight.lane)
+            with trio.CancelScope() as flight.attempt:
+                await self._filler.run(flight)
+            if not flight.attempt.cancelled_caught:
                 return
-            await self._fill(flight, stream)
-
-    def _learn_total(self, flight: Flight, total: int | None) -> None:
-        if total is None:
-            return
-        if flight.total is not None and flight.total != total:
-            message = f"the service announced {total} bytes where {flight.total} were expected"
-            raise errors.CorruptContent(message, provider=flight.ref.source, subject=flight.ref.key)
-        flight.total = total
-        flight.pulse()
-
-    async def _fill(self, flight: Flight, stream: ContentStream) -> None:
-        """Cut the stream into blocks; ``position`` is where in the content the buffer begins."""
-        buffer, position = bytearray(), stream.offset
-        async with closing(stream.chunks) as chunks:
-            async for chunk in chunks:
-                buffer += chunk
-                while len(buffer) >= BLOCK - position % BLOCK:
-                    room = BLOCK - position % BLOCK
-                    piece, position = bytes(buffer[:room]), position + room
-                    del buffer[:room]
-                    await self._keep(flight, (position - 1) // BLOCK, piece, whole=room == BLOCK)
-                if self._is_done(flight, position) or self._only_size_was_wanted(flight):
-                    return
-        end = position + len(buffer)
-        if flight.total is None:
-            self._learn_total(flight, end)
-        if end != flight.total:
-            message = f"the content ended after {end} of {flight.total} bytes"
-            raise errors.Unavailable(message, provider=flight.ref.source, subject=flight.ref.key)
-        if buffer:
-            await self._keep(flight, position // BLOCK, bytes(buffer), whole=position % BLOCK == 0)
-
-    @staticmethod
-    def _is_done(flight: Flight, position: int) -> bool:
-        return flight.stop is not None and position >= flight.stop * BLOCK
-
-    @staticmethod
-    def _only_size_was_wanted(flight: Flight) -> bool:
-        return flight.probe and flight.stop is None and (flight.total or 0) > PROBE_BYTES and not flight.has_waiters
-
-    async def _keep(self, flight: Flight, index: int, block: bytes, *, whole: bool) -> None:
-        if not whole:
-            return
-        self._store.write(flight.ref.key, index, block)
-        if index >= flight.next:
-            flight.deliver(index, block)
-        await self._store.room()
-
-    async def _run_verified(self, flight: Flight) -> None:
-        """Bring content that is named by its hash: nobody sees a byte before the whole has been checked."""
-        data = bytearray()
-        async with self._open(flight.ref, ByteRange(0, None)) as stream:
-            async for chunk in stream.chunks:
-                data += chunk
-        if hashlib.sha256(data).hexdigest() != flight.ref.sha256:
-            message = "the service has other bytes there now"
-            raise errors.StaleContent(message, provider=flight.ref.source, subject=flight.ref.key)
-        flight.total = len(data)
-        for index in range(count(len(data))):
-            await self._keep(flight, index, bytes(data[index * BLOCK : (index + 1) * BLOCK]), whole=True)
-
-
-@asynccontextmanager
-async def closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """End a stream's chunks with the block: a generator that is left in its middle would end when it is collected."""
-    try:
-        yield chunks
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()

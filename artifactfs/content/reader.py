@@ -24,7 +24,7 @@ from artifactfs.concurrency import SingleFlight
 from artifactfs.content import archive_index, readahead
 from artifactfs.content.archive import Archives
 from artifactfs.content.block_store import BlockStore
-from artifactfs.content.extents import BLOCK, cover, cut
+from artifactfs.content.extents import BLOCK, count, cover, cut
 from artifactfs.content.facts import Facts, PointerFact
 from artifactfs.content.fetcher import Fetcher
 from artifactfs.model.content import (
@@ -39,9 +39,12 @@ from artifactfs.model.content import (
 )
 from artifactfs.model.entry import TreeMember
 from artifactfs.providers.base import ContentStream, Provider
+from artifactfs.providers.limits import background
 
 # Objects of the built-in store that stay open between reads; each costs a descriptor.
 OPEN_OBJECTS = 64
+# Blocks asked for at once where a reader in order finds one missing that was planned before: 1 MiB, one small window.
+LOST = 4
 
 
 class _Descriptors(LRUCache[Path, int]):
@@ -79,7 +82,7 @@ class ContentReader:
         self._providers = providers
         self._local_path = local_path
         self.archives = Archives(facts, self._provider_stream, make_limits)
-        self.fetcher = Fetcher(nursery, store, facts, self._stream)
+        self.fetcher = Fetcher(nursery, store, facts, self._stream, self._max_streams)
         self._open_objects = _Descriptors(OPEN_OBJECTS)
 
     def close(self) -> None:
@@ -223,15 +226,39 @@ class ContentReader:
         if length <= 0:
             return b""
         wanted = cover(offset, length)
-        ahead = readahead.plan(pattern, offset, length, end)
-        if any(self.store.get_nowait(ref.key, index) is None for index in wanted) or ahead > offset + length:
-            self.fetcher.start(ref, range(wanted.start, cover(offset, ahead - offset).stop))
+        ahead = readahead.plan(pattern, offset, length, end, self.fetcher.pace(ref.source).largest)
+        if ahead:
+            blocks = cover(ahead.start, len(ahead))
+            if len(blocks) > 1:  # a single one is looked for below
+                self.fetcher.start(ref, blocks)
         parts = []
         for index in wanted:
-            block = self.store.get_nowait(ref.key, index) or await self.fetcher.block(ref, index)
+            block = self.fetcher.here(ref, index)
+            if block is None:
+                self._note_miss(ref, index, end, pattern)
+                block = await self.fetcher.fetch(ref, index)
             parts.append(cut(index, block, offset, length))
         data = b"".join(parts)
         if len(data) != length:
             message = f"{len(data)} bytes are here where {length} should be"
             raise errors.CorruptContent(message, provider=ref.source, subject=ref.key)
         return data
+
+    def _note_miss(self, ref: ContentRef, index: int, end: int, pattern: readahead.Pattern) -> None:
+        """Fetch what a reader will want beside the block that it waits for now."""
+        pattern.waited = True
+        if pattern.in_order:
+            # Planned before, but gone from a cache that is too small, or never come.
+            lost = range(index, min(index + LOST, count(pattern.fetched_to)))
+            if len(lost) > 1:
+                self.fetcher.start(ref, lost)
+            return
+        pattern.misses += 1
+        if pattern.misses == readahead.MISSES and end <= readahead.PROMOTED:
+            with background():
+                self.fetcher.start(ref, range(count(end)))
+
+    def _max_streams(self, source: str) -> int:
+        """Return how many requests at once a source can spare for one file: a quarter of what it may still be sent."""
+        left = self._providers[source].describe().get("requests_left")
+        return readahead.STREAMS if left is None else max(1, int(left) // 4)

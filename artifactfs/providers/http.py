@@ -1,13 +1,13 @@
-"""Transport: the only file that knows httpx.
+"""Requests to one source: where they may go, how often, what is tried again.
 
 Rules of this file:
-* It knows HTTP, not what a service means by an answer: providers decide that in their ``api.py``.
+* It knows HTTP, not what a service means by an answer: providers decide that in their ``api.py``. What carries a
+  request is ``connections.py``, or ``proxied.py`` where the environment names a proxy.
 * The token is sent to the configured origin and to no other: a redirect to another origin is followed without it.
 * A redirect never goes from https to http, to a scheme other than http(s), or into a private network that the
   service itself is not in.
 * Only requests that are safe to repeat are repeated: GET, with full jitter, honouring Retry-After, within the deadline.
-* Calls run in tasks owned by the mount (``concurrency.SingleFlight``): httpcore leaks a pool slot when a request is
-  cancelled while it connects.
+* Calls run in tasks owned by the mount (``concurrency.SingleFlight``), never in that of a kernel request.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urljoin
 
-import httpx
 import trio
 
 import artifactfs
 from artifactfs import errors
 from artifactfs.observe import Observer
-from artifactfs.providers import limits, messages, targets
+from artifactfs.providers import limits, messages, targets, wire
+from artifactfs.providers.connections import Pool
 from artifactfs.providers.limits import Budget
 from artifactfs.providers.messages import Ask, Pairs, Reply, StreamReply, bare, is_signed, retry_after_s
 from artifactfs.providers.reach import Reach
@@ -52,9 +52,9 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 # Syntropic137 takes about 6 s to give up on its object store before it answers, so reading waits longer than that.
 READ_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 5.0
-# Keeping connections warm is worth 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
-KEEPALIVE_S = 300.0
-MAX_CONNECTIONS = 16
+# Where a single one is limited by its window, 32 are what a line of 1 Gb/s and 20 ms takes (16 ranges of a reader,
+# and as many small files ahead of another); a browser opens six for each host, rclone up to 32.
+MAX_CONNECTIONS = 32
 TOO_MANY = 429
 ABSENT = "the service could not be reached a moment ago"
 
@@ -63,7 +63,7 @@ ABSENT = "the service could not be reached a moment ago"
 class _Answer:
     """An answer whose body is unread, and the address that gave it."""
 
-    response: httpx.Response
+    response: wire.Incoming
     url: str
 
 
@@ -78,14 +78,10 @@ class _Wire:
         self.gate = gate
         self.reach = Reach()
         self.deadline_s = deadline_s
-        self._own_headers = dict(own_headers)
         self._counters = observer.counters(source)
-        self.client = httpx.AsyncClient(
-            headers={"User-Agent": f"artifactfs/{artifactfs.__version__}"},
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
-            follow_redirects=False,
-            trust_env=True,
-        )
+        self._own_headers = {"User-Agent": f"artifactfs/{artifactfs.__version__}"}
+        self._secrets = dict(own_headers)
+        self.sender = _sender()
 
     # -- one request -----------------------------------------------------------------------------------------
 
@@ -96,59 +92,53 @@ class _Wire:
             allowed = await self.gate.check(target, came_from=came_from, authored=ask.authored)
             response = await self._send(ask, target, params, allowed)
             location = response.headers.get("location")
-            if not ask.follow or response.status_code not in REDIRECTS or not location:
+            if not ask.follow or response.status not in REDIRECTS or not location:
                 return _Answer(response, target)
             await response.aclose()
             with _words(self.source):
                 target, params, came_from = urljoin(target, location), (), target
         raise self.error(errors.ProviderMisbehaved, f"more than {MAX_REDIRECTS} redirects", target)
 
-    async def _send(self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None) -> httpx.Response:
+    async def _send(self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None) -> wire.Incoming:
         origin = targets.origin(target)
         if not self.reach.admits(origin):
             raise self.error(errors.Unreachable, ABSENT, target)
         left_s = max(0.0, ask.end - trio.current_time())
         connect_s = min(CONNECT_TIMEOUT_S, max(1.0, left_s / 4))
+        read_s = min(READ_TIMEOUT_S, self.deadline_s)
+        with _words(self.source):
+            url = messages.with_params(target, params)
+        request = wire.Outgoing(url, self._headers(ask, target), allowed, left_s / 2, connect_s, read_s)
         try:
-            # Waiting for a slot, connecting and TLS have ended in one way or another before this cuts in: a
-            # cancelled connect would leak its slot.
+            # Waiting for a slot, connecting and TLS have each had their time before this cuts in.
             with _words(self.source), trio.move_on_after(max(left_s, left_s / 2 + 2 * connect_s)):
-                wait_s = min(READ_TIMEOUT_S, self.deadline_s)
-                timeout = httpx.Timeout(wait_s, connect=connect_s, pool=left_s / 2)
-                request = self._request(ask, target, params, allowed, timeout)
-                response = await self.client.send(request, stream=True)
+                response = await self.sender.send(request)
                 self.reach.answered(origin)
                 return response
-        except httpx.HTTPError as error:
-            raise self._transport_error(error, target) from error
+        except wire.WireError as error:
+            raise self._wire_error(error, target) from error
         raise self.error(errors.TimedOut, f"no answer within {self.deadline_s:.0f} s", target)
 
-    def _request(
-        self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None, timeout: httpx.Timeout
-    ) -> httpx.Request:
-        """Make a request; with ``allowed`` only a connection to an address of these classes is used."""
-        headers = {"Accept-Encoding": "identity", **ask.headers}
+    def _headers(self, ask: Ask, target: str) -> dict[str, str]:
+        headers = {**self._own_headers, "Accept-Encoding": "identity", **ask.headers}
         if not ask.authored and self.gate.is_home(target) and not is_signed(target):
-            headers.update(self._own_headers)
-        extensions = {} if allowed is None else {"trace": targets.vetting(target, allowed)}
-        return self.client.build_request(
-            "GET", target, params=params or None, headers=headers, timeout=timeout, extensions=extensions
-        )  # fmt: skip
+            headers.update(self._secrets)
+        return headers
 
     # -- the body --------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def reading(self, answer: _Answer) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """Hand the body over in pieces, and close what is behind it in whatever state it is left."""
-        body = answer.response.aiter_bytes()
+        body = answer.response.chunks()
         chunks = self._chunks(body, answer.url)
         try:
             yield chunks
         finally:
             with trio.move_on_after(1, shield=True):
                 await chunks.aclose()
+                await body.aclose()
                 await answer.response.aclose()
-                await _unwind(body)
 
     async def _chunks(self, body: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
         counters = self._counters
@@ -156,22 +146,21 @@ class _Wire:
             async for chunk in body:
                 counters.bytes_received += len(chunk)
                 yield chunk
-        except httpx.HTTPError as error:
-            raise self._transport_error(error, url) from error
+        except wire.WireError as error:
+            raise self._wire_error(error, url) from error
 
     # -- failures --------------------------------------------------------------------------------------------
 
-    def _transport_error(self, error: httpx.HTTPError, target: str) -> errors.ArtifactFSError:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            self.reach.failed(targets.origin(target), silent=isinstance(error, httpx.ConnectTimeout))
-            return self.error(errors.Unreachable, f"no connection: {str(error) or 'no answer'}", target)
-        if isinstance(error, httpx.TimeoutException):
+    def _wire_error(self, error: wire.WireError, target: str) -> errors.ArtifactFSError:
+        if isinstance(error, wire.NotConnectedError):
+            self.reach.failed(targets.origin(target), silent=error.silent)
+            return self.error(errors.Unreachable, f"no connection: {error}", target)
+        if isinstance(error, wire.TooSlowError):
             wait_s = min(READ_TIMEOUT_S, self.deadline_s)
             return self.error(errors.TimedOut, f"no answer within {wait_s:.0f} s", target)
-        if isinstance(error, httpx.LocalProtocolError):
-            # Its words can hold what was to be sent, the token included.
-            return self.error(errors.ProviderMisbehaved, "the request could not be put into words", target)
-        return self.error(errors.Unavailable, f"the connection broke: {str(error) or type(error).__name__}", target)
+        if isinstance(error, wire.UnspeakableError):
+            return self.error(errors.ProviderMisbehaved, str(error), target)
+        return self.error(errors.Unavailable, f"the connection broke: {error}", target)
 
     def error(self, kind: type[errors.ArtifactFSError], message: str, url: str) -> errors.ArtifactFSError:
         return kind(message, provider=self.source, subject=bare(url))
@@ -222,7 +211,7 @@ class HttpClient:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
 
     async def aclose(self) -> None:
-        await self._wire.client.aclose()
+        await self._wire.sender.aclose()
 
     async def get(
         self,
@@ -268,12 +257,12 @@ class HttpClient:
             self._wire.reading(answer) as chunks,
             contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
         ):
-            yield StreamReply(answer.response.status_code, answer.response.headers, answer.url, reported)
+            yield StreamReply(answer.response.status, answer.response.headers, answer.url, reported)
 
     def _ask(self, url: str, params: Params, route: str | None, headers: Mapping[str, str] | None) -> Ask:
         target = url if url.startswith(("http://", "https://")) else self.base_url + url
         if target is not url and messages.has_dot_segment(url):
-            # httpx would take it away, and what stands before it: another question than was asked.
+            # Servers and clients take it away, and what stands before it: another question than was asked.
             raise self._wire.error(errors.ProviderMisbehaved, "an id that cannot stand in an address", self.base_url)
         pairs = tuple(params.items() if isinstance(params, Mapping) else params or ())
         return Ask(target, pairs, route or url, headers or {}, trio.current_time() + self.deadline_s)
@@ -341,12 +330,12 @@ class HttpClient:
             message = f"the answer was not complete after {self.deadline_s:.0f} s"
             raise self._wire.error(errors.TimedOut, message, answer.url)
         self._note_success(answer)
-        return Reply(answer.response.status_code, answer.response.headers, bytes(body), answer.url)
+        return Reply(answer.response.status, answer.response.headers, bytes(body), answer.url)
 
     async def _answered(self, ask: Ask) -> _Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
-        status = answer.response.status_code
+        status = answer.response.status
         if status not in RETRIED_STATUS:
             return answer
         await answer.response.aclose()
@@ -370,7 +359,7 @@ class HttpClient:
             raise
 
     def _note_success(self, answer: _Answer) -> None:
-        if answer.response.is_success:
+        if 200 <= answer.response.status < 300:  # noqa: PLR2004 - the range of success
             self.observer.succeeded(self.source)
 
     def _report(self, error: errors.ArtifactFSError, url: str) -> None:
@@ -379,20 +368,17 @@ class HttpClient:
 
 @contextlib.contextmanager
 def _words(source: str) -> Iterator[None]:
-    """Turn what an address that is none makes httpx raise into our words."""
+    """Turn what an address that is none raises into our words."""
     try:
         yield
-    except (httpx.InvalidURL, ValueError) as error:
+    except ValueError as error:
         message = "an address in an answer cannot be understood"
         raise errors.ProviderMisbehaved(message, provider=source) from error
 
 
-async def _unwind(body: AsyncIterator[bytes]) -> None:
-    """End the generators inside httpx and httpcore when a body was left early.
+def _sender() -> wire.Sender:
+    if targets.has_proxy():
+        from artifactfs.providers.proxied import Proxied  # noqa: PLC0415 - 0.15 s for those who need it
 
-    They do not close one another, and trio warns of each that is collected unfinished. Their response is closed
-    by now, so that asking for more ends in an error that goes through all of them, after what was buffered.
-    """
-    with contextlib.suppress(Exception):
-        while True:
-            await anext(body)
+        return Proxied(MAX_CONNECTIONS)
+    return Pool(MAX_CONNECTIONS)

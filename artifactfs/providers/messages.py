@@ -1,6 +1,6 @@
 """Requests and answers as values, and what their headers say.
 
-Rules of this file: it does not know httpx. A header is untrusted: what does not parse is as if it were not there.
+Rules of this file: it does no I/O. A header is untrusted: what does not parse is as if it were not there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from artifactfs import errors
 
@@ -132,6 +132,14 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else None
     except (ValueError, OverflowError):
         return None  # a date that looks like one, but is none
+
+
+def with_params(url: str, params: Pairs) -> str:
+    """Return an address with parameters behind those that it has."""
+    if not params:
+        return url
+    bare_url, _, _fragment = url.partition("#")
+    return f"{bare_url}{'&' if '?' in bare_url else '?'}{urlencode(params)}"
 
 
 def can_be_sent(value: str) -> bool:

@@ -11,7 +11,7 @@ import math
 import trio
 from cachetools import LRUCache
 
-Origin = tuple[str, str, int]
+from artifactfs.providers.targets import Origin
 
 # How long a host rests. Short, because it is what a person waits after the network is back; the wait for a connection
 # itself (5 s) is what must not be paid by every call.

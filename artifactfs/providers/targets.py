@@ -8,10 +8,9 @@ configuration allows it; the token only ever goes to the configured origin.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 import trio
@@ -21,9 +20,12 @@ from artifactfs import errors
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PUBLIC = frozenset({"public"})
 
+Origin = tuple[str, str, int]
 
-def origin(url: str) -> tuple[str, str, int]:
-    """Return (scheme, host, port) of a URL.
+
+@functools.lru_cache(64)
+def origin(url: str) -> Origin:
+    """Return (scheme, host, port) of a URL; one request asks for that of one URL five times.
 
     Raises:
         ProviderMisbehaved: it has no host, or a port that is no number.
@@ -38,7 +40,12 @@ def origin(url: str) -> tuple[str, str, int]:
     return scheme, (parts.hostname or "").lower().rstrip("."), port or DEFAULT_PORTS.get(scheme, 0)
 
 
-def _class_of(address: str) -> str:
+def has_proxy() -> bool:
+    """Tell whether the environment names a proxy; NO_PROXY alone names none."""
+    return not {"http", "https", "all"}.isdisjoint(urllib.request.getproxies())
+
+
+def class_of(address: str) -> str:
     """Return ``public``, ``loopback`` or ``private`` for an IP address in text form."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(ip, "ipv4_mapped", None)
@@ -56,7 +63,7 @@ class Gate:
         self.home = origin(base_url)
         self._allow_private = allow_private
         # Through a proxy every connection is to the proxy.
-        self._vets = not urllib.request.getproxies()
+        self._vets = not has_proxy()
 
     def is_home(self, url: str) -> bool:
         """Tell whether the token may go there."""
@@ -71,11 +78,11 @@ class Gate:
             authored: it stands in content (an agent wrote it) rather than in the service's own redirect.
 
         Returns:
-            The classes of IP address that it may lead to, for ``vetting``: a name can come to mean another address
-            between this look and the connection. None where any will do.
+            The classes of IP address that a connection may lead to: a name can come to mean another address between
+            this look and the connection. None where any will do.
 
         Raises:
-            ProviderMisbehaved: the address is refused; the message says why.
+            ProviderMisbehaved: the address is refused, or is none; the message says why.
             Unreachable: its name means nothing.
         """
         scheme, host, _port = there = origin(url)
@@ -97,29 +104,14 @@ class Gate:
     @staticmethod
     async def _classes(host: str) -> frozenset[str]:
         with contextlib.suppress(ValueError):
-            return frozenset({_class_of(host)})
+            return frozenset({class_of(host)})
         try:
+            (host.encode() if host.isascii() else host.encode("idna")).decode("idna")
             found = await trio.socket.getaddrinfo(host, None)
-        except (OSError, UnicodeError) as error:
+        except UnicodeError as error:
+            message = "an address in an answer cannot be understood"
+            raise errors.ProviderMisbehaved(message, subject=host[:200]) from error
+        except OSError as error:
             message = f"no address is known for {host}"
             raise errors.Unreachable(message, subject=host) from error
-        return frozenset(_class_of(str(row[4][0])) for row in found)
-
-
-def vetting(url: str, allowed: frozenset[str]) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
-    """Return a trace function (httpcore's extension) that gives up a connection to an address of another class.
-
-    Nothing has been sent at that point. A connection that is used again was looked at when it was made.
-    """
-
-    async def trace(event: str, info: Mapping[str, Any]) -> None:
-        if event != "connection.connect_tcp.complete":
-            return
-        stream = info["return_value"]
-        address = stream.get_extra_info("server_addr")
-        if not address or _class_of(str(address[0])) not in allowed:
-            await stream.aclose()
-            message = f"refused to follow an address on a private network ({origin(url)[1]})"
-            raise errors.ProviderMisbehaved(message, subject=origin(url)[1])
-
-    return trace
+        return frozenset(class_of(str(row[4][0])) for row in found)

@@ -11,14 +11,20 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from artifactfs import errors
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK, count
 from artifactfs.content.facts import Facts
 from artifactfs.content.fetcher import MAX_BREAKS, PROBE_BYTES, Fetcher
+from artifactfs.content.filling import Cutter
+from artifactfs.content.flight import HASHED
+from artifactfs.content.readahead import RANGE, STREAMS
 from artifactfs.model.content import Access, ByteRange, ContentRef, Exact, Size, Unknown
 from artifactfs.providers.base import ContentStream
+from artifactfs.providers.limits import Lane, background, lane
 
 CHUNK = 50_000
 
@@ -34,7 +40,10 @@ class Server:
         announced: the total it says, if that is a lie.
         breaks: after how many bytes each of the next answers breaks.
         gate: what each answer waits for before its first byte.
+        leave: what requests of the background wait for before they are sent.
+        stall_after: after how many bytes of an answer nothing more comes.
         asked: the ranges that were asked for.
+        lanes: the lanes they were asked for in.
         sent: bytes that went out.
     """
 
@@ -44,12 +53,18 @@ class Server:
     announced: int | None = None
     breaks: list[int] = field(default_factory=list)
     gate: trio.Event | None = None
+    leave: trio.Event | None = None
+    stall_after: int | None = None
     asked: list[tuple[int, int | None]] = field(default_factory=list)
+    lanes: list[Lane] = field(default_factory=list)
     sent: int = 0
 
     @asynccontextmanager
     async def open(self, ref: ContentRef, span: ByteRange) -> AsyncIterator[ContentStream]:
         self.asked.append((span.offset, span.length))
+        self.lanes.append(lane.get())
+        if self.leave is not None and lane.get() is Lane.BACKGROUND:
+            await self.leave.wait()
         if self.gate is not None:
             await self.gate.wait()
         offset = span.offset if self.ranged else 0
@@ -62,6 +77,8 @@ class Server:
         for at in range(begin, end, CHUNK):
             if limit is not None and at - begin >= limit:
                 raise errors.Unavailable("the connection broke")
+            if self.stall_after is not None and at - begin >= self.stall_after:
+                await trio.sleep_forever()
             await trio.lowlevel.checkpoint()
             chunk = self.data[at : min(end, at + CHUNK)]
             self.sent += len(chunk)
@@ -82,8 +99,8 @@ class World:
     store: BlockStore
     facts: Facts
 
-    def fetcher(self, server: Server) -> Fetcher:
-        return Fetcher(self.nursery, self.store, self.facts, server.open)
+    def fetcher(self, server: Server, max_streams: int = STREAMS) -> Fetcher:
+        return Fetcher(self.nursery, self.store, self.facts, server.open, lambda _source: max_streams)
 
 
 @pytest.fixture
@@ -141,14 +158,14 @@ async def test_asking_for_the_size_again_while_the_answer_is_taken_in_costs_noth
     server = Server(content(1000), says_total=says_total)
     fetcher, ref = world.fetcher(server), reference()
     kept = trio.Event()
-    put = fetcher._keep
+    put = fetcher._filler._keep
 
     async def slowly(*args: object, **more: object) -> None:
         await put(*args, **more)  # type: ignore[arg-type]  # passed on as they are
         kept.set()
         await trio.sleep(0.1)
 
-    fetcher._keep = slowly  # type: ignore[method-assign]  # a disk that takes its time
+    fetcher._filler._keep = slowly  # type: ignore[method-assign]  # a disk that takes its time
     async with trio.open_nursery() as readers:
         readers.start_soon(fetcher.size, ref)
         await kept.wait()
@@ -299,3 +316,197 @@ async def test_nothing_is_left_in_the_air(world: World) -> None:
     await fetcher.block(reference(Exact(BLOCK)), 0)
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert repr(fetcher) == "<Fetcher 0 flights>"
+
+
+# -- several streams ---------------------------------------------------------------------------------------------
+
+
+async def read_all(fetcher: Fetcher, ref: ContentRef, blocks: int) -> bytes:
+    return b"".join([await fetcher.block(ref, index) for index in range(blocks)])
+
+
+async def test_a_long_run_comes_over_several_streams(world: World) -> None:
+    """As ranges of a size that is worth a request, together the run, each byte once."""
+    blocks = 4 * RANGE // BLOCK
+    server = Server(content(blocks * BLOCK))
+    fetcher, ref = world.fetcher(server), reference(Exact(blocks * BLOCK))
+    fetcher.start(ref, range(blocks))
+    fetcher.start(ref, range(blocks))  # what is on its way is not asked for again
+    assert await read_all(fetcher, ref, blocks) == server.data
+    assert sorted(server.asked) == [(at * RANGE, RANGE) for at in range(4)]
+
+
+async def test_a_source_that_counts_its_requests_is_asked_for_large_ranges(world: World) -> None:
+    """Of ten requests a minute one file must not take all."""
+    blocks = 4 * RANGE // BLOCK
+    server = Server(content(blocks * BLOCK))
+    fetcher, ref = world.fetcher(server, max_streams=1), reference(Exact(blocks * BLOCK))
+    fetcher.start(ref, range(blocks))
+    assert await read_all(fetcher, ref, blocks) == server.data
+    assert server.asked == [(0, blocks * BLOCK)]
+
+
+async def test_what_is_here_is_left_out(world: World) -> None:
+    """In memory, on disk, or on its way: only the gaps are asked for."""
+    server = Server(content(12 * BLOCK))
+    fetcher, ref = world.fetcher(server), reference(Exact(12 * BLOCK))
+    for index in (0, 1, 5):
+        await fetcher.block(ref, index)
+    server.asked.clear()
+    fetcher.start(ref, range(12))
+    assert await read_all(fetcher, ref, 12) == server.data
+    assert sorted(server.asked) == [(2 * BLOCK, 3 * BLOCK), (6 * BLOCK, 6 * BLOCK)]
+
+
+async def test_a_block_is_served_before_its_range_is_whole(world: World) -> None:
+    """The first byte does not wait for the last: the rest of the range never comes."""
+    server = Server(content(8 * BLOCK), stall_after=2 * BLOCK)
+    fetcher, ref = world.fetcher(server), reference(Exact(8 * BLOCK))
+    fetcher.start(ref, range(8))
+    with trio.fail_after(10):
+        assert await fetcher.block(ref, 0) == server.data[:BLOCK]
+    assert server.sent < 3 * BLOCK
+
+
+async def test_ranges_that_are_ignored_become_one_stream(world: World) -> None:
+    """Many asked at once, each is answered with the whole: one is read, the others are left."""
+    blocks = 4 * RANGE // BLOCK
+    gate = trio.Event()
+    server = Server(content(blocks * BLOCK), ranged=False, gate=gate)
+    fetcher, ref = world.fetcher(server), reference(Exact(blocks * BLOCK))
+    fetcher.start(ref, range(blocks))
+    await trio.testing.wait_all_tasks_blocked()
+    gate.set()
+    assert await read_all(fetcher, ref, blocks) == server.data
+    assert len(server.asked) == 4
+    assert server.sent == len(server.data)
+    await fetcher.whole(replace(ref, key="other"))
+    assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_the_middle_of_a_file_without_ranges(world: World, known: bool) -> None:
+    """Who asks for the middle first has the beginning too, for the one request."""
+    server = Server(content(6 * BLOCK + 5), ranged=False)
+    fetcher, ref = world.fetcher(server), reference(Exact(len(server.data)) if known else None)
+    assert await fetcher.block(ref, 4) == server.data[4 * BLOCK : 5 * BLOCK]
+    assert await whole(fetcher, ref) == server.data
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("size", [PROBE_BYTES, PROBE_BYTES + 1, 3 * PROBE_BYTES])
+async def test_ranges_of_a_size_that_nobody_says(world: World, size: int) -> None:
+    """`Content-Range: bytes 0-9/*`: where a range does not tell the size, the whole does."""
+    server = Server(content(size), says_total=False)
+    fetcher, ref = world.fetcher(server), reference()
+    assert await fetcher.size(ref) == size
+    assert await whole(fetcher, ref) == server.data
+    assert len(server.asked) <= 2
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert world.facts.sizes(["key"]) == {"key": size}
+
+
+async def test_a_range_that_is_cut_goes_on_where_it_was(world: World) -> None:
+    """The others are not touched."""
+    blocks = 2 * RANGE // BLOCK
+    server = Server(content(blocks * BLOCK), breaks=[3 * BLOCK])
+    fetcher, ref = world.fetcher(server), reference(Exact(blocks * BLOCK))
+    fetcher.start(ref, range(blocks))
+    assert await read_all(fetcher, ref, blocks) == server.data
+    assert len(server.asked) == 3
+    assert server.sent <= len(server.data) + BLOCK
+
+
+# -- lanes -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reader_hurries_what_waits_in_the_background(world: World) -> None:
+    """A prefetch that has not been sent yet goes to the front for who needs it now: one request, and no waiting."""
+    server = Server(content(2 * BLOCK), leave=trio.Event())
+    fetcher, ref = world.fetcher(server), reference(Exact(2 * BLOCK))
+    with background():
+        fetcher.start(ref, range(2))
+    await trio.testing.wait_all_tasks_blocked()
+    assert server.lanes == [Lane.BACKGROUND]
+    with trio.fail_after(10):
+        assert await fetcher.block(ref, 1) == server.data[BLOCK:]
+    assert server.lanes == [Lane.BACKGROUND, Lane.FOREGROUND]
+    assert server.sent == 2 * BLOCK
+
+
+async def test_a_prefetch_hurried_before_it_began_is_asked_once(world: World) -> None:
+    """Both in one breath: there is nothing to cancel yet."""
+    server = Server(content(BLOCK), leave=trio.Event())
+    fetcher, ref = world.fetcher(server), reference(Exact(BLOCK))
+    with background():
+        fetcher.start(ref, range(1))
+    with trio.fail_after(10):
+        assert await fetcher.block(ref, 0) == server.data
+    assert server.lanes == [Lane.FOREGROUND]
+
+
+async def test_one_in_the_background_hurries_nobody(world: World) -> None:
+    """Another prefetch waits with the first; a stream that has begun is not asked for anew."""
+    gate = trio.Event()
+    server = Server(content(BLOCK), leave=gate)
+    fetcher, ref, got = world.fetcher(server), reference(Exact(BLOCK)), []
+
+    async def read() -> None:
+        got.append(await fetcher.block(ref, 0))
+
+    async with trio.open_nursery() as readers:
+        with background():
+            readers.start_soon(read)
+            readers.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == []
+        gate.set()
+    assert got == [server.data] * 2
+    assert server.lanes == [Lane.BACKGROUND]
+
+
+# -- hashes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK, 5 * BLOCK + 3, HASHED, HASHED + 1])
+@pytest.mark.parametrize("access", [Access.RANGED, Access.STREAMED])
+async def test_what_came_whole_is_named_by_its_hash(
+    world: World, size: int, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to a few MB, also if a stream broke in between; larger ones are not hashed."""
+    named: list[tuple[str, str]] = []
+    monkeypatch.setattr(world.store, "identify", lambda key, sha256: named.append((key, sha256)))
+    server = Server(content(size), breaks=[2 * BLOCK])
+    await world.fetcher(server).whole(reference(Exact(size), access))
+    is_named = 0 < size <= HASHED
+    assert named == ([("key", hashlib.sha256(server.data).hexdigest())] if is_named else [])
+
+
+async def test_what_came_in_parts_is_not_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has seen all of it in order."""
+    monkeypatch.setattr(world.store, "identify", lambda key, sha256: pytest.fail("named"))
+    server = Server(content(3 * BLOCK))
+    fetcher, ref = world.fetcher(server), reference(Exact(3 * BLOCK))
+    for index in (2, 0, 1):
+        await fetcher.block(ref, index)
+
+
+@given(
+    offset=st.integers(0, 3 * BLOCK), lengths=st.lists(st.integers(0, 3 * BLOCK), max_size=8),
+    data=st.binary(min_size=9, max_size=9),
+)  # fmt: skip
+def test_blocks_are_cut_as_they_stand_in_the_content(offset: int, lengths: list[int], data: bytes) -> None:
+    """Whatever the pieces: the whole blocks, in order, and the end."""
+    whole_content = data * ((offset + sum(lengths)) // 9 + 1)
+    cutter, at, found = Cutter(offset), offset, []
+    for length in lengths:
+        found += cutter.feed(whole_content[at : at + length])
+        at += length
+    end, rest = cutter.end()
+    assert end == at
+    if rest is not None:
+        found.append((end // BLOCK, rest))
+    assert [index for index, _ in found] == list(range(-(-offset // BLOCK), -(-offset // BLOCK) + len(found)))
+    first = -(-offset // BLOCK) * BLOCK
+    assert b"".join(block for _, block in found) == whole_content[first:at]
+    assert all(len(block) == BLOCK for _, block in found[:-1])

@@ -1,0 +1,42 @@
+"""Leave to use a connection: so many at once, the foreground first.
+
+Rules of this file: it decides, what it grants is the caller's to give back. The fast way has no checkpoint.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from artifactfs.providers.limits import Lane
+
+
+class Slots:
+    """A semaphore with two lanes, the last ``reserve`` slots of which the background never gets."""
+
+    def __init__(self, limit: int, reserve: int = 0) -> None:
+        """Grant ``limit`` at once."""
+        self.limit = limit
+        self._usable = {Lane.FOREGROUND: limit, Lane.BACKGROUND: max(1, limit - reserve)}
+        self._waiting = {lane: trio.lowlevel.ParkingLot() for lane in Lane}
+        self.busy = 0
+
+    def __repr__(self) -> str:
+        """Tell how many are in use and waited for."""
+        waiting = ", ".join(f"{len(lot)} {lane.name.lower()}" for lane, lot in self._waiting.items())
+        return f"<Slots {self.busy} of {self.limit} in use, waiting: {waiting}>"
+
+    async def take(self, lane: Lane) -> None:
+        """Wait for a slot."""
+        if self.busy < self._usable[lane] and not self._waiting[lane]:
+            self.busy += 1
+            return
+        await self._waiting[lane].park()  # give() has counted it for us
+
+    def give(self) -> None:
+        """Give a slot back: to the foreground, then to the background, in the order they came."""
+        self.busy -= 1
+        for lane, lot in self._waiting.items():
+            if lot and self.busy < self._usable[lane]:
+                self.busy += 1
+                lot.unpark()
+                return
