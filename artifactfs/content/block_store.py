@@ -110,15 +110,6 @@ class BlockStore:
         """Hold a block in memory for the next read of it."""
         self._hot.keep(key, index, data)
 
-    def get_cached(self, key: str, index: int) -> bytes | None:
-        """Return a block that can be had without waiting: from memory, or from the kernel's."""
-        data = self.get_nowait(key, index)
-        if data is None and (entry := self._find(key, index)) is not None:
-            data = self._table.read_cached(entry)
-            if data is not None:
-                self._judge(entry, data)
-        return data
-
     def get(self, key: str, index: int) -> bytes | None:
         """Return a block, or None if it is not here or does not verify; waits for the disk if the kernel has to."""
         data = self.get_nowait(key, index)

@@ -18,7 +18,7 @@ from artifactfs.content.facts import Facts
 from artifactfs.content.filling import MAX_BREAKS, PROBE_BYTES, Filler, OpenStream, closing
 from artifactfs.content.flight import Flight
 from artifactfs.model.content import Access, ContentRef, Exact
-from artifactfs.providers.limits import Lane, lane
+from artifactfs.providers.limits import Lane, lane, line
 
 __all__ = ["MAX_BREAKS", "PROBE_BYTES", "Fetcher", "OpenStream", "closing"]
 
@@ -106,34 +106,33 @@ class Fetcher:
                 runs.append(range(index, index + 1))
         return runs
 
-    def here(self, ref: ContentRef, index: int) -> bytes | None:
-        """Return a block that can be had without waiting; for one that is on its way nobody looks at the disk."""
+    async def block(self, ref: ContentRef, index: int, missed: Callable[[], None] | None = None) -> bytes:
+        """Return a block: from memory, from disk, from the flight that brings it, or from a new flight.
+
+        ``missed`` is called when it is neither in memory nor on disk, before a flight is asked for it.
+        """
+        data = await self._here(ref, index)
+        if data is None and missed is not None:
+            missed()
+        for _ in range(MAX_BREAKS):
+            if data is not None:
+                return data
+            flight = self._covering(ref.key, index) or self._launch(ref, index, index + 1)
+            self._join(flight)
+            data = await flight.block(index) or await self._here(ref, index)
+        if data is not None:
+            return data
+        message = "the content ends before its announced size"
+        raise errors.CorruptContent(message, provider=ref.source, subject=ref.key)
+
+    async def _here(self, ref: ContentRef, index: int) -> bytes | None:
+        """Return a block that is in memory or on disk; one that is on its way is not looked for on disk."""
         data = self._store.get_nowait(ref.key, index)
         if data is None and self._covering(ref.key, index) is None:
-            data = self._store.get_cached(ref.key, index)
+            data = await self._store.fetch(ref.key, index)
             if data is not None:
                 self._store.keep_hot(ref.key, index, data)
         return data
-
-    async def block(self, ref: ContentRef, index: int) -> bytes:
-        """Return a block: from memory, from disk, from the flight that brings it, or from a new flight."""
-        return self.here(ref, index) or await self.fetch(ref, index)
-
-    async def fetch(self, ref: ContentRef, index: int) -> bytes:
-        """Return a block that cannot be had at once: from the flight that brings it, the disk, or a new flight."""
-        for _ in range(MAX_BREAKS):
-            if self._covering(ref.key, index) is None:
-                data = await self._store.fetch(ref.key, index)
-                if data is not None:
-                    self._store.keep_hot(ref.key, index, data)
-                    return data
-            flight = self._covering(ref.key, index) or self._launch(ref, index, index + 1)
-            self._join(flight)
-            data = await flight.block(index) or self.here(ref, index)
-            if data is not None:
-                return data
-        message = "the content ends before its announced size"
-        raise errors.CorruptContent(message, provider=ref.source, subject=ref.key)
 
     async def whole(self, ref: ContentRef) -> None:
         """Bring a content from its first to its last byte, and wait for the end."""
@@ -181,7 +180,8 @@ class Fetcher:
             flight.land(error)
 
     async def _run(self, flight: Flight) -> None:
-        """Run a flight in its lane; one that is hurried before its answer has begun asks again."""
+        """Run a flight in its lane; one that is hurried while it waits in line asks again."""
+        line.set(flight.line)
         while True:
             lane.set(flight.lane)
             with trio.CancelScope() as flight.attempt:

@@ -8,7 +8,7 @@ import trio
 
 from artifactfs.content.extents import BLOCK
 from artifactfs.model.content import ContentRef, Exact
-from artifactfs.providers.limits import Lane, lane
+from artifactfs.providers.limits import Lane, Line, lane
 
 # Content up to this size is hashed as it comes, so that what is equal in two services is kept once: 2 ms of CPU for
 # each of these, and most artifacts are smaller.
@@ -33,6 +33,7 @@ class Flight:
         self.error: Exception | None = None
         self.landed = trio.Event()
         self.lane = lane.get()
+        self.line = Line()
         self.attempt: trio.CancelScope | None = None
         self._pulse = trio.Event()
         self._wanted: dict[int, bytes | None] = {}
@@ -57,8 +58,8 @@ class Flight:
         if self.lane is Lane.FOREGROUND:
             return
         self.lane = Lane.FOREGROUND
-        if not self.opened and self.attempt is not None:
-            self.attempt.cancel()  # it waits for leave in the wrong lane, and asks anew
+        if self.line.waits and self.attempt is not None:
+            self.attempt.cancel()  # it has sent nothing yet, and asks anew
 
     def learn_total(self, total: int) -> None:
         """Note the size of the whole content, in bytes, and tell those who wait for it."""

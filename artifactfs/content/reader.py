@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -233,10 +234,9 @@ class ContentReader:
                 self.fetcher.start(ref, blocks)
         parts = []
         for index in wanted:
-            block = self.fetcher.here(ref, index)
+            block = self.store.get_nowait(ref.key, index)
             if block is None:
-                self._note_miss(ref, index, end, pattern)
-                block = await self.fetcher.fetch(ref, index)
+                block = await self.fetcher.block(ref, index, partial(self._note_miss, ref, index, end, pattern))
             parts.append(cut(index, block, offset, length))
         data = b"".join(parts)
         if len(data) != length:

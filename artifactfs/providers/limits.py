@@ -42,6 +42,34 @@ def background() -> Iterator[None]:
         lane.reset(token)
 
 
+class Line:
+    """Whether a task waits in line at this moment: it has not sent its request, and may be sent to another line."""
+
+    __slots__ = ("waits",)
+
+    def __init__(self) -> None:
+        """Begin outside."""
+        self.waits = False
+
+
+line: ContextVar[Line | None] = ContextVar("line", default=None)
+"""Set by who wants to know whether its task waits for leave, in a budget or for a connection."""
+
+
+@contextlib.contextmanager
+def in_line() -> Iterator[None]:
+    """Let it be known that the task waits for leave in this block."""
+    mine = line.get()
+    if mine is None:
+        yield
+        return
+    mine.waits = True
+    try:
+        yield
+    finally:
+        mine.waits = False
+
+
 class Budget:
     """A token bucket: ``rate_per_s`` requests a second on average, ``burst`` at once."""
 
@@ -87,7 +115,8 @@ class Budget:
         # Who goes first may still come, so what was estimated is not promised.
         with trio.move_on_after(max_wait_s):
             if wait_s <= max_wait_s:
-                await self._wait(lane)
+                with in_line():
+                    await self._wait(lane)
                 return
         message = f"the request budget is used up; the next request may be sent in {wait_s:.0f} s"
         raise errors.QuotaExceeded(message)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-from artifactfs.providers.limits import Lane
+from artifactfs.providers.limits import Lane, in_line
 
 
 class Slots:
@@ -30,7 +30,8 @@ class Slots:
         if self.busy < self._usable[lane] and not self._waiting[lane]:
             self.busy += 1
             return
-        await self._waiting[lane].park()  # give() has counted it for us
+        with in_line():
+            await self._waiting[lane].park()  # give() has counted it for us
 
     def give(self) -> None:
         """Give a slot back: to the foreground, then to the background, in the order they came."""

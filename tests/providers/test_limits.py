@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from artifactfs import errors
-from artifactfs.providers.limits import Budget, Lane
+from artifactfs.providers.limits import Budget, Lane, Line, line
+from artifactfs.providers.slots import Slots
 
 
 async def test_without_a_limit_nobody_waits(autojump_clock: MockClock) -> None:
@@ -111,3 +113,24 @@ async def test_who_leaves_the_queue_holds_nobody_up(nursery: trio.Nursery, autoj
         await budget.take()
     await budget.take()
     assert trio.current_time() == pytest.approx(1)
+
+
+async def test_who_waits_in_line_is_seen_there(nursery: trio.Nursery) -> None:
+    """For a request of the budget and for a connection, by tasks of its own too; not before, nor after."""
+    budget, slots, mine = Budget(0.001, 1), Slots(1), Line()
+    for take in (budget.take, partial(slots.take, Lane.FOREGROUND)):
+        token = line.set(mine)
+        await take()
+        assert not mine.waits
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_cancel_when_all_wait, scope, mine)
+            await take()
+        assert scope.cancelled_caught
+        assert not mine.waits
+        line.reset(token)
+
+
+async def _cancel_when_all_wait(scope: trio.CancelScope, mine: Line) -> None:
+    await wait_all_tasks_blocked()
+    assert mine.waits
+    scope.cancel()

@@ -24,7 +24,7 @@ from artifactfs.content.flight import HASHED
 from artifactfs.content.readahead import RANGE, STREAMS
 from artifactfs.model.content import Access, ByteRange, ContentRef, Exact, Size, Unknown
 from artifactfs.providers.base import ContentStream
-from artifactfs.providers.limits import Lane, background, lane
+from artifactfs.providers.limits import Lane, background, in_line, lane
 
 CHUNK = 50_000
 
@@ -64,7 +64,8 @@ class Server:
         self.asked.append((span.offset, span.length))
         self.lanes.append(lane.get())
         if self.leave is not None and lane.get() is Lane.BACKGROUND:
-            await self.leave.wait()
+            with in_line():
+                await self.leave.wait()
         if self.gate is not None:
             await self.gate.wait()
         offset = span.offset if self.ranged else 0
@@ -443,6 +444,26 @@ async def test_a_prefetch_hurried_before_it_began_is_asked_once(world: World) ->
     with trio.fail_after(10):
         assert await fetcher.block(ref, 0) == server.data
     assert server.lanes == [Lane.FOREGROUND]
+
+
+async def test_what_is_sent_is_not_sent_again(world: World) -> None:
+    """A request that waits for its answer is not helped by hurry."""
+    gate = trio.Event()
+    server = Server(content(BLOCK), gate=gate)
+    fetcher, ref, got = world.fetcher(server), reference(Exact(BLOCK)), []
+    with background():
+        fetcher.start(ref, range(1))
+    await trio.testing.wait_all_tasks_blocked()
+
+    async def read() -> None:
+        got.append(await fetcher.block(ref, 0))
+
+    async with trio.open_nursery() as readers:
+        readers.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert got == [server.data]
+    assert server.lanes == [Lane.BACKGROUND]
 
 
 async def test_one_in_the_background_hurries_nobody(world: World) -> None:
