@@ -52,7 +52,9 @@ class Directories:
         self.trees = Trees(sources, content, self.history)
         self.history.changed = self.trees.forget
         self.ids = Ids(sources, self.history)
-        self.listings = Listings(sources, content, self.ids.shelve, show_ids)
+        self.listings = Listings(
+            sources, content, self.ids.shelve, unshelve=self.ids.unshelve, show_ids=show_ids
+        )  # fmt: skip
         self.ids.wire(self.listings)
 
     async def children(self, node: Node) -> Level:

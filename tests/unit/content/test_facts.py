@@ -93,7 +93,7 @@ def test_a_database_that_is_only_locked_is_left_alone(tmp_path: Path, monkeypatc
     facts = Facts(tmp_path / "facts.db")
     facts.put_size("a", 1)
     facts._db.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("artifactfs.content.facts.BUSY_S", 0.05)
+    monkeypatch.setattr("artifactfs.content.database.BUSY_S", 0.05)
     with pytest.raises(sqlite3.OperationalError):
         Facts(tmp_path / "facts.db")
     facts._db.execute("ROLLBACK")
