@@ -107,8 +107,10 @@ def start_in_background(arguments: list[str], log: Path) -> int:
     command, *rest = arguments
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     environ = dict(os.environ)
-    if given := environ.get("ARTIFACTFS_CONFIG"):
-        environ["ARTIFACTFS_CONFIG"] = os.path.abspath(os.path.expanduser(given))
+    # The process begins in "/", where a relative path would mean another place.
+    for variable in ("ARTIFACTFS_CONFIG", "ARTIFACTFS_CACHE_DIR", "VLMRUN_CACHE_DIR"):
+        if given := environ.get(variable):
+            environ[variable] = os.path.abspath(os.path.expanduser(given))
     reading, writing = os.pipe()
     try:
         with log.open("ab") as sink:

@@ -256,7 +256,7 @@ class Metadata:
         for key, kept in list(self._writing.items()):
             try:
                 _write(db, key, kept)
-            except (ValueError, RecursionError, TypeError) as error:
+            except (ValueError, RecursionError, TypeError, OverflowError) as error:
                 log.info("%s of %s cannot be kept: %s", key[0], key[2], error)
             with self._lock:
                 del self._writing[key]
