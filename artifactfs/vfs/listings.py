@@ -257,7 +257,10 @@ class Listings:
         return {prefixed[whole]: ns for whole, ns in found.items()}
 
     def _announce(self, ref: DirRef, old: Known, fresh: Known) -> None:
-        """Tell the kernel which names of a listing stand for something else now."""
+        """Tell the kernel which names of a listing stand for something else now.
+
+        Not those that are new: that a name stands for nothing is never believed longer than the old listing was.
+        """
         for prefix, level in old.levels.items():
             parent = self._numbers.get(directory_identity(ref, prefix))
             if parent is None:
@@ -281,6 +284,13 @@ class Listings:
         known = self._known.peek(ref)
         if known is not None:
             known.fetched_at, known.retry_at = -math.inf, -math.inf
+
+    def believed_s(self, place: Listed) -> float:
+        """Return how much longer what is not in a listing is believed not to be there; 0 if it is not complete."""
+        known = self._known.peek(place.ref)
+        if known is None or not known.complete:
+            return 0.0
+        return max(0.0, known.fetched_at + known.ttl_s - trio.current_time())
 
     def age_s(self, ref: DirRef) -> float | None:
         """Return how old what is known of a listing is, in seconds."""

@@ -299,6 +299,29 @@ def test_what_is_below_a_version_needs_no_upcall(tmp_path: Path, demo: Lab) -> N
         assert len(sizes) > 1000
 
 
+def test_what_is_absent_needs_no_upcall_while_that_is_believed(tmp_path: Path, lab: Lab) -> None:
+    """In a version for ever, in a complete listing for as long as it is believed; then what was made is found."""
+    add_tree(lab.store, "first")
+    sources = {"vm0": service_source("vm0", lab.bases()["vm0"])}
+    with mounted(tmp_path, sources) as mount:
+        absent = [mount.path / "artifacts" / name for name in ("second", "first/.git", ".gitignore")]
+        assert listed(mount) == ["first"]
+        assert not any(path.exists() for path in absent)
+        pid = mount.status()["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            done = subprocess.run(["stat", *absent], capture_output=True, text=True, timeout=60, check=False)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert done.stderr.count("No such file") == len(absent)
+    add_tree(lab.store, "second")
+    age(tmp_path / "home", 50)  # of 60
+    with mounted(tmp_path, sources) as mount:
+        assert not absent[0].exists()
+        until(absent[0].exists, "what is made is found once the old listing is not believed any more")
+        assert not absent[1].exists()
+
+
 def test_a_relative_cache_is_the_callers(tmp_path: Path, demo: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process of a mount begins in "/"; what a variable or the file names relatively is not there."""
     (tmp_path / "here").mkdir()
