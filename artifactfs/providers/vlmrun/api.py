@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # Answers that say: there is no such endpoint here. The list of artifacts is newer (June 2026) than the
 # reference.
 NOT_OFFERED = frozenset({404, 405, 501})
-# How long a server is believed to have no list: it may get one with its next release, and what stands before it may have
-# given the answer.
+# How long a server is believed to have no list: it may get one with its next release, and what stands before it may
+# have given the answer.
 NOT_LISTING_S = 300.0
 # What a framework says of a path it has no route for; an API's own 404 says what was not found.
 GENERIC = frozenset({"", "Not Found", "Not Found (404)"})
