@@ -88,21 +88,23 @@ class Ids:
             provider = self.sources[source].provider
             if title is None or not provider.is_artifact_id(title):
                 return None
+            failure: errors.ArtifactFSError | None = None
+            found: Artifact | None = None
             try:
                 found = await self.listings.content.flights.run(
                     ("find", place.ref, place.prefix, title), lambda: provider.find(place.ref, title)
                 )
-            except TRANSIENT:
-                # Not here, as far as the service can be asked; but a run that was listed before may show it.
-                await self._expand(place, top, until=name)
-                if name in shelf.by_name():
-                    return shelf.by_name()[name]
-                raise
+            except TRANSIENT as error:
+                failure = error
             if found is not None:
                 shelf.add_found(found)
                 return found
+            # Also where the service cannot be asked: a run that was listed before may show it.
             await self._expand(place, top, until=name)
-            return shelf.by_name().get(name)
+            known = shelf.by_name().get(name)
+            if known is None and failure is not None:
+                raise failure
+            return known
 
     async def _ensure_workflow(self, source: str, place: IdShelf) -> Known:
         """Return the workflow's own listing, which says what its artifacts and runs are, as it is now."""

@@ -292,11 +292,6 @@ class Listings:
             return 0.0
         return max(0.0, known.fetched_at + known.ttl_s - trio.current_time())
 
-    def age_s(self, ref: DirRef) -> float | None:
-        """Return how old what is known of a listing is, in seconds."""
-        known = self._known.peek(ref)
-        return None if known is None else known.age_s(trio.current_time())
-
     def report(self) -> list[dict[str, Any]]:
         """Return what ``status`` shows of the listings in memory."""
         now = trio.current_time()
