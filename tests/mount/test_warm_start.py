@@ -317,7 +317,7 @@ def test_what_is_absent_needs_no_upcall_while_that_is_believed(tmp_path: Path, l
     add_tree(lab.store, "second")
     age(tmp_path / "home", 50)  # of 60
     with mounted(tmp_path, sources) as mount:
-        assert not absent[0].exists()
+        # Absent at first, unless the machine is so busy that the ten seconds are over.
         until(absent[0].exists, "what is made is found once the old listing is not believed any more")
         assert not absent[1].exists()
 
