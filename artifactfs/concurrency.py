@@ -59,12 +59,16 @@ class SingleFlight:
 
     async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """Join the flight of ``key``, or start one with ``work``; return its value."""
+        return await self.start(key, work).wait()  # type: ignore[no-any-return]  # a key is only used with one T
+
+    def start(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> Flight:
+        """Return the flight of ``key``, started with ``work`` if there is none; nobody need wait for it."""
         flight = self._flights.get(key)
         if flight is None:
             flight = Flight()
             self._nursery.start_soon(self._fly, key, flight, work)
             self._flights[key] = flight
-        return await flight.wait()  # type: ignore[no-any-return]  # a key is only used with one T
+        return flight
 
     async def _fly(self, key: Hashable, flight: Flight, work: Callable[[], Awaitable[Any]]) -> None:
         # What the waiters get if neither of the next two lines is reached: only the end of the mount cancels a flight.

@@ -28,6 +28,8 @@ WAITING_S = 1.0
 BUSY_S = 3.0
 # A killed process is gone for its socket before it is for the kernel, which has its memory to free first.
 DYING_S = 5.0
+# Variables that hold a path, which may be relative.
+PATH_VARIABLES = ("ARTIFACTFS_CONFIG", "ARTIFACTFS_CACHE_DIR", "VLMRUN_CACHE_DIR")
 # As many as fit a line.
 SHOWN_USERS = 5
 
@@ -117,8 +119,10 @@ def start_in_background(options: MountOptions, log: Path) -> int:
         ConfigError: it could not start; the message is its own.
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    given = os.environ.get("ARTIFACTFS_CONFIG")
-    environ = {"ARTIFACTFS_CONFIG": os.path.abspath(os.path.expanduser(given))} if given else {}
+    # The process goes to "/", where a relative path would mean another place.
+    environ = {
+        name: os.path.abspath(os.path.expanduser(given)) for name in PATH_VARIABLES if (given := os.environ.get(name))
+    }
     process = background.begun()
     process.tell({"options": options.to_json(), "log": str(log), "environ": environ})
     answer = _wait_ready(process)

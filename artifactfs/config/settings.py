@@ -140,7 +140,9 @@ def _overlaid(data: dict[str, Any], environ: Mapping[str, str], base: Path) -> C
     for variable, place in known.items():
         if environ.get(variable):
             table = data.setdefault(place[0], {}) if place[1:] else data
-            table[place[-1]] = environ[variable]
+            # A path in a variable is the caller's, whatever file there is and wherever that lies.
+            is_path = place == ("cache", "dir")
+            table[place[-1]] = str(Path.cwd() / Path(environ[variable]).expanduser()) if is_path else environ[variable]
     try:
         return Config.model_validate(data, context=base)
     except ValidationError as error:

@@ -8,7 +8,6 @@ fingerprint of service, address and account, so that a source pointed elsewhere 
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Iterable
@@ -16,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
-# Another mount's transaction on the same database lasts milliseconds.
-BUSY_S = 10.0
+from artifactfs.content.database import open_database
+from artifactfs.content.metadata import Metadata
+
 # SQLite's own default limit on the number of host parameters was 999 for years; stay below it.
 CHUNK = 500
+LAST = "\U0010ffff"
 
-SCHEMA = """
+# What brings version n of the database to n + 1 stands at n; what was released is never changed, only added to.
+MIGRATIONS = (
+    """
 CREATE TABLE size (key TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE pointer (
     key TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
@@ -34,7 +36,8 @@ CREATE TABLE first_seen (key TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWI
 CREATE TABLE memory (
     source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (source, key)
 ) WITHOUT ROWID;
-"""
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,37 +55,13 @@ class Facts:
 
     def __init__(self, path: Path) -> None:
         """Open it, made if missing; one that cannot be read is set aside and begun anew."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        try:
-            self._db = self._open(path)
-        except sqlite3.OperationalError:
-            raise  # locked, or no disk: nothing says that the database is damaged
-        except sqlite3.DatabaseError:
-            path.replace(path.with_suffix(f".broken-{time.time_ns()}"))
-            # The log would be replayed into the new database.
-            for part in ("-wal", "-shm"):
-                path.with_name(path.name + part).unlink(missing_ok=True)
-            self._db = self._open(path)
-
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        # NORMAL: a power cut may lose the last facts, never corrupts; they are learnt again.
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall():
-                db.execute(f'DROP TABLE "{name}"')
-            for statement in filter(str.strip, SCHEMA.split(";")):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version={VERSION}")
-        db.execute("COMMIT")
-        return db
+        self._db = open_database(path, MIGRATIONS)
+        self.metadata = Metadata(path.with_name("metadata.db"))
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and that of the listings."""
+        self.metadata.close()
         with self._lock:
             self._db.close()
 
@@ -140,16 +119,24 @@ class Facts:
         """Return when each was seen first, in ns; those not seen before are seen now."""
         wanted, now = list(keys), time.time_ns()
         found: dict[str, int] = {}
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO first_seen VALUES (?, ?)", [(key, now) for key in wanted])
-            self._db.execute("COMMIT")
-            for begin in range(0, len(wanted), CHUNK):
-                part = wanted[begin : begin + CHUNK]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, ns FROM first_seen WHERE key IN ({marks})"  # noqa: S608 - question marks
-                found.update(self._db.execute(query, part))
+        # Some at a time: others need the database between them.
+        for begin in range(0, len(wanted), CHUNK):
+            found.update(self._first_seen(wanted[begin : begin + CHUNK], now))
         return found
+
+    def _first_seen(self, wanted: list[str], now: int) -> dict[str, int]:
+        marks = ",".join("?" * len(wanted))
+        query = f"SELECT key, ns FROM first_seen WHERE key IN ({marks})"  # noqa: S608 - question marks
+        with self._lock:
+            found: dict[str, int] = dict(self._db.execute(query, wanted))
+            new = [(key, now) for key in wanted if key not in found]
+            if not new:
+                return found
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR IGNORE INTO first_seen VALUES (?, ?)", new)
+            self._db.execute("COMMIT")
+            # Another mount may have been quicker.
+            return dict(self._db.execute(query, wanted))
 
     def memory(self, source: str) -> SourceMemory:
         """Return the memory of one source, by its fingerprint."""
@@ -166,10 +153,10 @@ class Facts:
 
     def recall_all(self, source: str, prefix: str) -> list[tuple[str, Any]]:
         """Return a provider's facts whose key begins with ``prefix``."""
+        # A range of the primary key: the memory of one source may hold 100,000 facts. No text stands above U+10FFFF.
         with self._lock:
             rows = self._db.execute(
-                "SELECT key, value FROM memory WHERE source=? AND substr(key, 1, ?)=?",
-                (source, len(prefix), prefix),
+                "SELECT key, value FROM memory WHERE source=? AND key>=? AND key<?", (source, prefix, prefix + LAST)
             ).fetchall()
         return [(key, json.loads(value)) for key, value in rows]
 

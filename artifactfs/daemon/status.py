@@ -22,6 +22,7 @@ from artifactfs.tree.nodes import Kind, Node
 from artifactfs.tree.versions import iso
 from artifactfs.vfs import facts_of
 from artifactfs.vfs.filesystem import FileSystem
+from artifactfs.vfs.listings import describe
 from artifactfs.vfs.sources import Source
 
 # Longer than most answers take; who asks why something hangs must not hang, too.
@@ -160,7 +161,9 @@ class Status:
         if known is None:
             return {"listing_age_s": None}
         now = trio.current_time()
-        answer: dict[str, Any] = {"listing_age_s": round(now - known.fetched_at, 1)}
+        told = describe(known, now)
+        answer: dict[str, Any] = {"listing_age_s": told["age_s"]}
+        answer.update({f"listing_{name}": told[name] for name in ("stale", "revalidating")})
         if known.failure is not None:
             answer.update(stale_because=str(known.failure), next_retry_s=round(max(0.0, known.retry_at - now), 1))
         return answer

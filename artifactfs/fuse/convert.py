@@ -52,6 +52,14 @@ def attributes(node: Node, owner: Owner, size: int, entry_ttl_s: float, attr_ttl
     return entry
 
 
+def absent(ttl_s: float) -> pyfuse3.EntryAttributes:
+    """Return the answer that a name stands for nothing, and will for so many seconds."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(0)
+    entry.entry_timeout = ttl_s
+    return entry
+
+
 def name_of(name: bytes) -> str:
     """Return a name from the kernel; bytes that are not UTF-8 become lone surrogates."""
     return os.fsdecode(name)

@@ -13,7 +13,7 @@ import trio
 
 from artifactfs import errors, observe
 from artifactfs.fuse.boundary import LATER, at_once, handler, interrupt
-from artifactfs.fuse.convert import Owner, attributes, bytes_of, name_of
+from artifactfs.fuse.convert import Owner, absent, attributes, bytes_of, name_of
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs import at_once as quick
 from artifactfs.vfs.filesystem import Change, FileSystem, Opened
@@ -102,7 +102,13 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        node = await self.fs.lookup(parent_inode, name_of(name))
+        try:
+            node = await self.fs.lookup(parent_inode, name_of(name))
+        except errors.NotFound as error:
+            ttl_s = self.fs.absent_ttl_s(parent_inode, name_of(name)) if error.status is None else 0.0
+            if ttl_s <= 0:
+                raise
+            return absent(ttl_s)
         entry = self._attributes(node)
         self.fs.accepted(node)
         return entry

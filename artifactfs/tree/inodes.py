@@ -15,6 +15,8 @@ ROOT = 1
 # The numbers below are the kernel's and FUSE's own; 63 bits, as some programs keep inode numbers in signed integers.
 FIRST_FREE = 16
 MASK = (1 << 63) - 1
+# A table that never held more is not made anew: there would be nothing to gain.
+MANY = 8192
 
 
 def number(identity: tuple[str, ...], attempt: int = 0) -> int:
@@ -31,6 +33,7 @@ class InodeTable:
     def __init__(self, root: Node) -> None:
         """Begin with the root, which is never forgotten."""
         self._nodes: dict[int, Node] = {root.ino: root}
+        self._most = 0
         root.nlookup = 1
 
     def __len__(self) -> int:
@@ -80,7 +83,11 @@ class InodeTable:
             message = f"inode {ino} was forgotten {-node.nlookup} times too often"
             raise ValueError(message)
         if node.nlookup == 0 and node.handles == 0:
+            self._most = max(self._most, len(self._nodes))
             del self._nodes[ino]
+            if len(self._nodes) * 8 < self._most and self._most > MANY:
+                # A dict never gives memory back by itself: that of a million takes 80 MB when it is empty, too.
+                self._nodes, self._most = dict(self._nodes), len(self._nodes)
 
     def apply_close(self, node: Node) -> None:
         """Drop a node that the kernel forgot while a handle was still open."""

@@ -42,14 +42,17 @@ class Level:
     Attributes:
         children: listed nodes by name.
         hidden: nodes that resolve by name without being listed.
-        artifacts: what stands directly here, by key.
         complete: False if a name that is not here may exist all the same.
     """
 
     children: dict[str, Node] = field(default_factory=dict)
     hidden: dict[str, Node] = field(default_factory=dict)
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
     complete: bool = True
+
+    @property
+    def artifacts(self) -> dict[str, Artifact]:
+        """Return what stands directly here, by key."""
+        return {node.artifact.key: node.artifact for node in self.children.values() if node.artifact is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,6 @@ def _level(prefix: Path, folders: list[Folder], shape: _Shape, place: Place, *, 
     for key, make in makers.items():
         node = make(given[key])
         level.children[node.name] = node
-        if node.artifact is not None:
-            level.artifacts[node.artifact.key] = node.artifact
     if runs:
         newest = max(runs, key=lambda run: (run.mtime_ns or 0, run.id))
         when = newest.mtime_ns or place.mtime_ns

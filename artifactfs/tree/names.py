@@ -70,7 +70,8 @@ def encode(title: str) -> str:
         name = _UNSAFE.sub(lambda match: _hex(match[0]), title)
         # Not by a pattern: searching one that ends in \Z takes the square of a long run of spaces (100,000: 27 s).
         kept = name.rstrip(_SPACES)
-        name = kept + _hex(name[len(kept) :])
+        if len(kept) != len(name):
+            name = kept + _hex(name[len(kept) :])
     return name if _byte_length(name) <= NAME_MAX else _cut(name, title)
 
 

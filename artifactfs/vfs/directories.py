@@ -6,6 +6,7 @@ absent name without a request.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
@@ -52,7 +53,9 @@ class Directories:
         self.trees = Trees(sources, content, self.history)
         self.history.changed = self.trees.forget
         self.ids = Ids(sources, self.history)
-        self.listings = Listings(sources, content, self.ids.shelve, show_ids)
+        self.listings = Listings(
+            sources, content, self.ids.shelve, unshelve=self.ids.unshelve, show_ids=show_ids
+        )  # fmt: skip
         self.ids.wire(self.listings)
 
     async def children(self, node: Node) -> Level:
@@ -92,6 +95,24 @@ class Directories:
         if isinstance(node.directory, VersionsDir):
             return await self.history.by_id(node, node.directory.artifact, name)
         return None
+
+    def absent_ttl_s(self, node: Node, name: str) -> float:
+        """Return how long a name that was not found in a directory will not be there, in seconds.
+
+        Not at all where this machine makes what is listed: a save here, or of another mount, is to be seen at once.
+        """
+        source = self.sources.get(node.source)
+        if source is None or source.provider.publisher is not None:
+            return 0.0
+        match node.directory:
+            # The files of a version: another version, also in the present, is another inode.
+            case VersionDir(version=version) if version is not None:
+                return math.inf
+            # Ids resolve without being listed, and one that is made later is not announced.
+            case Listed() as place if (title := names.decode(name)) and not source.provider.is_artifact_id(title):
+                return self.listings.believed_s(place)
+            case _:
+                return 0.0
 
     def _mount_root(self, node: Node) -> Level:
         level = Level()

@@ -160,6 +160,11 @@ class FileSystem:
             return 0.0
         return self.kernel_ttl_s(node)
 
+    def absent_ttl_s(self, parent_ino: int, name: str) -> float:
+        """Return how long the kernel may believe that a name stands for nothing, in seconds; 0 where it may come."""
+        parent = self.inodes.get(parent_ino)
+        return 0.0 if parent is None else min(FOREVER_S, self.directories.absent_ttl_s(parent, name))
+
     # -- attributes ------------------------------------------------------------------------------------------
 
     async def getattr(self, ino: int) -> Node:

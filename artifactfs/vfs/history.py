@@ -1,35 +1,51 @@
 """Versions of artifacts: which there are, and which is the current one.
 
 Rules of this file: what this mount saves is known at once, whatever an older listing says. A transient failure never
-empties or shortens what is known.
+empties or shortens what is known. What an earlier mount knew is known, and as old as it is; who looks waits for what is
+no longer believed only a moment, as ``listings`` does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
+from cachetools import LRUCache
 
 from artifactfs import errors
+from artifactfs.content.metadata import KeptVersions
 from artifactfs.content.reader import ContentReader
 from artifactfs.model.entry import Artifact, Version
 from artifactfs.tree import versions
 from artifactfs.tree.layout import Level
 from artifactfs.tree.nodes import Node
-from artifactfs.vfs.listings import MAX_PAGES, TRANSIENT
+from artifactfs.vfs.listings import GRACE_S, MAX_PAGES, RETRY_S, TRANSIENT
 from artifactfs.vfs.sources import Source
+
+# Versions in memory, about 0.5 kB each (measured); an artifact of more than these is asked for anew.
+MAX_VERSIONS = 20_000
 
 
 @dataclass(slots=True)
 class KnownVersions:
-    """What is known of the versions of one artifact."""
+    """What is known of the versions of one artifact.
+
+    Attributes:
+        ordered: oldest first.
+        complete: False if there may be more.
+        fetched_at: when the service gave them, by trio's clock.
+        current: id of the version that was current then.
+        retry_at: until then they are served without asking, since asking has failed, or is under way.
+    """
 
     ordered: list[Version]
     complete: bool
     fetched_at: float
     current: str | None
+    retry_at: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -38,7 +54,9 @@ class History:
 
     sources: Mapping[str, Source]
     content: ContentReader
-    _versions: dict[tuple[str, str], KnownVersions] = field(default_factory=dict)
+    _versions: LRUCache[tuple[str, str], KnownVersions] = field(
+        default_factory=lambda: LRUCache(MAX_VERSIONS, lambda known: 1 + len(known.ordered))
+    )
     _newest: dict[tuple[str, str], Artifact] = field(default_factory=dict)
     _newest_at: dict[tuple[str, str], float] = field(default_factory=dict)
     changed: Callable[[str, Artifact], None] = lambda _source, _artifact: None
@@ -59,16 +77,43 @@ class History:
             only = [artifact.current] if artifact.current else []
             return KnownVersions(only, complete=True, fetched_at=math.inf, current=current)
         key = (source, artifact.key)
-        known = self._versions.get(key)
-        ttl = self.sources[source].provider.listing_ttl_s
-        if known and known.current == current and trio.current_time() < known.fetched_at + ttl:
+        known = self._versions.get(key) or await self._recall(key)
+        if known is None or known.current != current:
+            return await self._ask(key, artifact, known)
+        now = trio.current_time()
+        if now < known.fetched_at + self.sources[source].provider.listing_ttl_s or now < known.retry_at:
             return known
+        with trio.move_on_after(GRACE_S):
+            return await self._ask(key, artifact, known)
+        known.retry_at = trio.current_time() + RETRY_S
+        return known
+
+    async def _ask(self, key: tuple[str, str], artifact: Artifact, known: KnownVersions | None) -> KnownVersions:
         try:
             return await self.content.flights.run(("versions", key), lambda: self._fetch_versions(key, artifact))
         except TRANSIENT:
             if known is None:
                 raise
+            known.retry_at = trio.current_time() + RETRY_S
             return known
+
+    async def _recall(self, key: tuple[str, str]) -> KnownVersions | None:
+        """Return the versions as an earlier mount knew them, or this one before they fell out of memory."""
+        source = self.sources[key[0]]
+        if not source.keeps_listings:
+            return None
+        kept = await self.content.facts.metadata.versions(source.fingerprint, key[1])
+        if kept is None or key in self._versions:
+            return self._versions.get(key)
+        age_s = time.time() - kept.fetched_at
+        fetched_at = trio.current_time() - age_s if age_s >= 0 else -math.inf  # the clock was set back
+        known = KnownVersions(list(kept.ordered), kept.complete, fetched_at, kept.current)
+        self._remember(key, known)
+        return known
+
+    def _remember(self, key: tuple[str, str], known: KnownVersions) -> None:
+        if len(known.ordered) < MAX_VERSIONS:
+            self._versions[key] = known
 
     async def _fetch_versions(self, key: tuple[str, str], artifact: Artifact) -> KnownVersions:
         provider = self.sources[key[0]].provider
@@ -89,7 +134,11 @@ class History:
             trio.current_time(),
             current.id if current else None,
         )
-        self._versions[key] = known
+        self._remember(key, known)
+        source = self.sources[key[0]]
+        if source.keeps_listings:
+            kept = KeptVersions(known.ordered, time.time(), known.complete, known.current)
+            self.content.facts.metadata.keep_versions(source.fingerprint, key[1], kept)
         return known
 
     async def by_id(self, node: Node, artifact: Artifact, name: str) -> Node | None:
@@ -120,6 +169,14 @@ class History:
         if before is None or (before.current, before.updated_at_ns) != (artifact.current, artifact.updated_at_ns):
             self._versions.pop(key, None)
             self.changed(source, artifact)
+
+    def let_go(self, source: str, artifacts: Iterable[Artifact]) -> None:
+        """Forget what was only known from a listing that there is no room for; what this mount saved stays."""
+        for artifact in artifacts:
+            key = (source, artifact.key)
+            if self._newest.get(key) is artifact:
+                del self._newest[key]
+                self._newest_at.pop(key, None)
 
     async def current(self, source: str, artifact: Artifact) -> Artifact:
         """Return an artifact as it was at most a listing's lifetime ago.

@@ -16,7 +16,8 @@ from artifactfs.tree import names, versions
 from artifactfs.tree.layout import Level, Path
 from artifactfs.tree.nodes import IdShelf, Listed, Node
 from artifactfs.vfs.history import History
-from artifactfs.vfs.listings import Listings
+from artifactfs.vfs.known import Known
+from artifactfs.vfs.listings import TRANSIENT, Listings
 from artifactfs.vfs.shelf import Shelf
 from artifactfs.vfs.sources import Source, source_node
 
@@ -31,6 +32,7 @@ class Ids:
     sources: Mapping[str, Source]
     history: History
     _shelves: dict[tuple[DirRef, Path], Shelf] = field(default_factory=dict)
+    _places: dict[DirRef, set[tuple[DirRef, Path]]] = field(default_factory=dict)
     _listings: Listings | None = None
 
     @property
@@ -51,8 +53,7 @@ class Ids:
 
     def shelve(self, place: Listed, levels: Mapping[Path, Level]) -> None:
         """Remember the artifacts of a listing under the workflow they stand in, instead of those it showed before."""
-        for shelf in self._shelves.values():
-            shelf.clear(place.ref)
+        parts: dict[tuple[DirRef, Path], list[Level]] = {}
         for prefix, level in levels.items():
             where = place.workflow or ((place.ref, ()) if place.role is Role.WORKFLOW else None)
             if where is None and prefix:
@@ -61,65 +62,89 @@ class Ids:
                 if artifact.writable:
                     self.history.apply_artifact(place.ref.source, artifact)
             if where is not None:
-                self._shelves.setdefault(where, Shelf()).add(place.ref, level.artifacts.values())
+                parts.setdefault(where, []).append(level)
+        for where in self._places.get(place.ref, set()) - parts.keys():
+            self._shelves[where].clear(place.ref)
+        for where, part in parts.items():
+            self._shelves.setdefault(where, Shelf()).put(place.ref, part)
+        self._places[place.ref] = set(parts)
+
+    def unshelve(self, ref: DirRef, known: Known) -> None:
+        """Let go of the artifacts of a listing that there is no room for in memory."""
+        for where in self._places.pop(ref, set()):
+            self._shelves[where].drop(ref)
+        for level in known.levels.values():
+            self.history.let_go(ref.source, level.artifacts.values())
 
     async def find(self, source: str, place: IdShelf, name: str) -> Artifact | None:
         """Return an artifact by the name of its id in its workflow: known, asked for, or searched in every run."""
         shelf = self.shelf(place)
-        await self._ensure_workflow(source, place)
-        known = shelf.by_name().get(name)
-        if known is not None:
+        with shelf.held():
+            top = await self._ensure_workflow(source, place)
+            known = shelf.by_name().get(name)
+            if known is not None:
+                return known
+            title = names.decode(name)
+            provider = self.sources[source].provider
+            if title is None or not provider.is_artifact_id(title):
+                return None
+            failure: errors.ArtifactFSError | None = None
+            found: Artifact | None = None
+            try:
+                found = await self.listings.content.flights.run(
+                    ("find", place.ref, place.prefix, title), lambda: provider.find(place.ref, title)
+                )
+            except TRANSIENT as error:
+                failure = error
+            if found is not None:
+                shelf.add_found(found)
+                return found
+            # Also where the service cannot be asked: a run that was listed before may show it.
+            await self._expand(place, top, until=name)
+            known = shelf.by_name().get(name)
+            if known is None and failure is not None:
+                raise failure
             return known
-        title = names.decode(name)
-        provider = self.sources[source].provider
-        if title is None or not provider.is_artifact_id(title):
-            return None
-        found = await self.listings.content.flights.run(
-            ("find", place.ref, place.prefix, title), lambda: provider.find(place.ref, title)
-        )
-        if found is not None:
-            shelf.add_found(found)
-            return found
-        await self._expand(place, until=name)
-        return shelf.by_name().get(name)
 
-    async def _ensure_workflow(self, source: str, place: IdShelf) -> None:
-        """Have the workflow's own listing, which says what its artifacts and runs are, as it is now."""
-        if await self.listings.again(place.ref) is None:
+    async def _ensure_workflow(self, source: str, place: IdShelf) -> Known:
+        """Return the workflow's own listing, which says what its artifacts and runs are, as it is now."""
+        known = await self.listings.again(place.ref)
+        if known is None:
             node = source_node(self.sources[source], source)
             where = Listed(place.ref, (), Role.PLAIN if place.prefix else Role.WORKFLOW)
-            await self.listings.get(node, where)
+            known = await self.listings.get(node, where)
+        return known
 
-    async def _expand(self, place: IdShelf, until: str | None = None) -> None:
+    async def _expand(self, place: IdShelf, top: Known, until: str | None = None) -> None:
         """List every listing point below a workflow, a few at once, until a name turns up."""
         shelf = self.shelf(place)
-        todo = self._points(place.ref, place.prefix)
+        todo = self._points(top, place.ref, place.prefix)
         while todo:
             batch, todo = todo[:SEARCHERS], todo[SEARCHERS:]
             failures: list[errors.ArtifactFSError] = []
+            found: list[tuple[DirRef, Known]] = []
             async with trio.open_nursery() as nursery:
                 for node in batch:
-                    nursery.start_soon(self._expand_one, node, failures)
+                    nursery.start_soon(self._expand_one, node, found, failures)
             if until is not None and until in shelf.by_name():
                 return
             if failures:
                 raise failures[0]
-            for node in batch:
-                if isinstance(node.directory, Listed):
-                    todo.extend(self._points(node.directory.ref, ()))
+            for ref, known in found:
+                todo.extend(self._points(known, ref, ()))
 
-    async def _expand_one(self, node: Node, failures: list[errors.ArtifactFSError]) -> None:
+    async def _expand_one(
+        self, node: Node, found: list[tuple[DirRef, Known]], failures: list[errors.ArtifactFSError]
+    ) -> None:
         try:
             if isinstance(node.directory, Listed):
-                await self.listings.get(node, node.directory)
+                found.append((node.directory.ref, await self.listings.get(node, node.directory)))
         except errors.ArtifactFSError as error:
             failures.append(error)
 
-    def _points(self, ref: DirRef, prefix: Path) -> list[Node]:
+    @staticmethod
+    def _points(known: Known, ref: DirRef, prefix: Path) -> list[Node]:
         """Return the folders at or below a prefix that have a listing of their own, newest first."""
-        known = self.listings.peek(ref)
-        if known is None:
-            return []
         found = [
             node
             for at, level in known.levels.items()
@@ -131,9 +156,10 @@ class Ids:
 
     async def level(self, node: Node, place: IdShelf) -> Level:
         """Return ``.artifacts``: every artifact of the workflow."""
-        await self._ensure_workflow(node.source, place)
-        await self._expand(place)
-        level = Level()
-        for name, artifact in self.shelf(place).by_name().items():
-            level.children[name] = versions.shelf_node(artifact, name, node.mtime_ns, node.source)
+        shelf, level = self.shelf(place), Level()
+        with shelf.held():
+            top = await self._ensure_workflow(node.source, place)
+            await self._expand(place, top)
+            for name, artifact in shelf.by_name().items():
+                level.children[name] = versions.shelf_node(artifact, name, node.mtime_ns, node.source)
         return level

@@ -1,24 +1,33 @@
 """Listings of the sources, made current when somebody looks.
 
 Rules of this file: one flight per listing, however many look. A transient failure never empties or shortens what is
-known: the old listing is served and its age shown; without an old listing the failure is the answer.
+known: the old listing is served and its age shown; without an old listing the failure is the answer. What an earlier
+mount knew is known (``content.metadata``), and as old as it is. A listing that is no longer believed is renewed; who
+looks waits for that a moment (``GRACE_S``), and is then shown the old one, while the new one is awaited behind. What
+the service itself has denied is not shown any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import trio
 
 from artifactfs import errors
+from artifactfs.content.metadata import KeptListing
 from artifactfs.content.reader import ContentReader
 from artifactfs.model.entry import Artifact, DirRef, Entry
+from artifactfs.providers import limits
 from artifactfs.tree.layout import CONTROL, Level, Path, Place, directory_identity, lay_out
 from artifactfs.tree.nodes import Listed, Node
+from artifactfs.vfs.known import MAX_ENTRIES, Known, KnownListings
 from artifactfs.vfs.sources import Source
 
 log = logging.getLogger(__name__)
@@ -26,8 +35,17 @@ log = logging.getLogger(__name__)
 # After a failed refresh the old listing is served this long before the next try, so that a command over many names does
 # not wait for the failing service once per name.
 RETRY_S = 5.0
+# How long a look waits for a listing that is known but not believed any more: longer than a service in its usual state
+# takes (50 to 250 ms), so that what was made there a moment ago is shown; shorter than a person notices as hanging.
+GRACE_S = 0.3
+# A source that was not in time is not waited for again this long: a walk over 1,000 old listings takes no 300 s.
+SLOW_S = 3.0
+# Listings of one slow source that are renewed behind at once; the others are when somebody looks again.
+RENEWALS = 4
 # A page that never says it is the last would never end; 10,000 pages of 100 are a million artifacts.
 MAX_PAGES = 10_000
+# A larger listing is laid out in a thread: an entry takes about 10 us (measured).
+INLINE_ENTRIES = 300
 
 TRANSIENT = (errors.Unavailable, errors.Unreachable, errors.TimedOut, errors.QuotaExceeded)
 
@@ -35,41 +53,38 @@ Changed = Callable[[int, str], None]
 Shelve = Callable[[Listed, Mapping[Path, Level]], None]
 
 
-@dataclass(slots=True)
-class Known:
-    """What is known of one listing point."""
-
-    levels: dict[Path, Level]
-    fetched_at: float
-    ttl_s: float
-    complete: bool
-    note: str | None
-    retry_at: float = -math.inf
-    failure: errors.ArtifactFSError | None = None
-
-    def is_fresh(self, now: float) -> bool:
-        """Tell whether it is still believed without asking."""
-        return now < self.fetched_at + self.ttl_s or now < self.retry_at
-
-
-@dataclass(slots=True)
 class Listings:
     """What is known of every listing point of a mount.
 
-    ``shelve`` is told of each new listing; ``changed`` of each name that stands for something else than before,
-    unless ``is_known`` says that the kernel has heard of it: what was saved through this mount.
+    ``shelve`` is told of each new listing, ``unshelve`` of each that there is no room for; ``changed`` of each name
+    that stands for something else than before, unless ``is_known`` says that the kernel has heard of it: what was saved
+    through this mount.
     """
 
-    sources: Mapping[str, Source]
-    content: ContentReader
-    shelve: Shelve
-    show_ids: bool = False
-    changed: Changed = lambda _parent, _name: None
-    is_known: Callable[[Node], bool] = lambda _node: False
-    _known: dict[DirRef, Known] = field(default_factory=dict)
-    _numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
-    _tops: dict[DirRef, tuple[Node, Listed]] = field(default_factory=dict)
-    _changes: dict[DirRef, int] = field(default_factory=dict)
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        content: ContentReader,
+        shelve: Shelve,
+        *,
+        unshelve: Callable[[DirRef, Known], None] = lambda _ref, _known: None,
+        show_ids: bool = False,
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
+        """Know nothing yet."""
+        self.sources = sources
+        self.content = content
+        self.shelve = shelve
+        self.show_ids = show_ids
+        self.changed: Changed = lambda _parent, _name: None
+        self.is_known: Callable[[Node], bool] = lambda _node: False
+        self._known = KnownListings(unshelve, max_entries)
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._tops: dict[DirRef, tuple[Node, Listed]] = {}
+        self._changes: Counter[DirRef] = Counter()
+        self._changed_sources: set[str] = set()
+        self._slow_until: dict[str, float] = {}
+        self._renewing: Counter[str] = Counter()
 
     def stands_at(self, place: Listed, ino: int) -> None:
         """Remember which inode shows a level, for invalidations."""
@@ -77,7 +92,7 @@ class Listings:
 
     def peek(self, ref: DirRef) -> Known | None:
         """Return what is known of a listing without asking."""
-        return self._known.get(ref)
+        return self._known.peek(ref)
 
     async def get(self, node: Node, place: Listed) -> Known:
         """Return what is known of a listing point, asked for again if it is no longer fresh."""
@@ -88,34 +103,114 @@ class Listings:
         if known is not None and known.is_fresh(trio.current_time()):
             return known
         top = self._tops.get(place.ref, (node, place))
-        # Who looks after a change must not join a flight that left before it.
-        key = ("list", place.ref, self._changes.get(place.ref, 0))
-        return await self.content.flights.run(key, lambda: self._refresh(*top))
+        if known is None:
+            known = await self._recall(*top)
+        if known is None or not known.may_be_shown():
+            return await self.content.flights.run(self._key(place.ref), partial(self._refresh, *top))
+        if known.revalidating or known.is_fresh(trio.current_time()):
+            return known
+        return await self._renew(known, *top)
 
     async def again(self, ref: DirRef) -> Known | None:
         """Return what is known of a listing that was asked for before, made current; None if it never was."""
         top = self._tops.get(ref)
         return None if top is None else await self.get(*top)
 
+    def _key(self, ref: DirRef) -> tuple[str, DirRef, int]:
+        # Who looks after a change must not join a flight that left before it.
+        return ("list", ref, self._changes[ref])
+
+    # -- what an earlier mount knew, or this one before it fell out of memory -----------------------------------
+
+    async def _recall(self, node: Node, place: Listed) -> Known | None:
+        source = self.sources[node.source]
+        if not source.keeps_listings or place.ref in self._changes or node.source in self._changed_sources:
+            return None
+        return await self.content.flights.run(("recall", place.ref), partial(self._read, source, node, place))
+
+    async def _read(self, source: Source, node: Node, place: Listed) -> Known | None:
+        kept = await self.content.facts.metadata.listing(source.fingerprint, place.ref)
+        if kept is None:
+            return None
+        levels = await self._laid_out(node, place, kept.entries, complete=kept.complete)
+        known = self._known.peek(place.ref)
+        if known is None:  # nobody has fetched it meanwhile
+            age_s = time.time() - kept.fetched_at
+            if age_s < 0:  # the clock was set back: nobody knows how old it is
+                age_s = 0.0 if math.isinf(kept.ttl_s) else kept.ttl_s
+            known = Known(levels, trio.current_time() - age_s, kept.ttl_s, kept.complete, kept.note)
+            self._known.put(place.ref, known)
+            self.shelve(place, levels)
+        return known
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    async def _renew(self, known: Known, node: Node, place: Listed) -> Known:
+        """Return a listing renewed, if that takes no longer than a moment, and else as it was."""
+        is_slow = trio.current_time() < self._slow_until.get(node.source, -math.inf)
+        if is_slow and self._renewing[node.source] >= RENEWALS:
+            return known
+        # Whom nobody waits for goes behind those whom somebody does.
+        with limits.background() if is_slow else contextlib.nullcontext():
+            flight = self.content.flights.start(self._key(place.ref), partial(self._refresh, node, place))
+        if not is_slow:
+            with trio.move_on_after(GRACE_S):
+                renewed: Known = await flight.wait()
+                return renewed
+            self._slow_until[node.source] = trio.current_time() + SLOW_S
+        known.revalidating = flight.result is None
+        return self._known.peek(place.ref) or known
+
     async def _refresh(self, node: Node, place: Listed) -> Known:
-        old = self._known.get(place.ref)
-        changes = self._changes.get(place.ref, 0)
+        old, began = self._known.peek(place.ref), trio.current_time()
+        changes = self._changes[place.ref]
+        self._renewing[node.source] += 1
         try:
-            fresh = await self._fetch(node, place)
+            entries, fresh = await self._fetch(node, place)
         except TRANSIENT as error:
             if old is None:
                 raise
             log.info("serving an older listing of %s: %s", place.ref.kind, error)
             old.failure, old.retry_at = error, trio.current_time() + RETRY_S
             return old
-        if changes != self._changes.get(place.ref, 0):
+        except errors.ArtifactFSError as error:
+            self._deny(node, place, old, error)
+            raise
+        finally:
+            self._renewing[node.source] -= 1
+            if old is not None:
+                old.revalidating = False
+        if trio.current_time() - began < GRACE_S:
+            self._slow_until.pop(node.source, None)
+        if changes != self._changes[place.ref]:
             fresh.fetched_at = -math.inf  # asked for before a change that may not be in it
-        self._known[place.ref] = fresh
+        self._known.put(place.ref, fresh)
+        self.shelve(place, fresh.levels)
         if old is not None:
             self._announce(place.ref, old, fresh)
+        await self._keep(node, place, entries, fresh)
         return fresh
 
-    async def _fetch(self, node: Node, place: Listed) -> Known:
+    def _deny(self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError) -> None:
+        """Show no more what the service itself says is not there, or not for us."""
+        if isinstance(error, errors.NotFound):
+            self._known.pop(place.ref)
+            source = self.sources[node.source]
+            if source.keeps_listings:
+                self.content.facts.metadata.drop_listing(source.fingerprint, place.ref)
+        elif old is not None:
+            old.failure, old.fetched_at = error, -math.inf
+
+    async def _keep(self, node: Node, place: Listed, entries: Sequence[Entry], fresh: Known) -> None:
+        """Have a listing kept for the next mount."""
+        source = self.sources[node.source]
+        if source.keeps_listings and fresh.may_be_shown():
+            metadata = self.content.facts.metadata
+            kept = KeptListing(entries, time.time(), fresh.ttl_s, fresh.complete, fresh.note)
+            metadata.keep_listing(source.fingerprint, place.ref, kept)
+            await metadata.room()
+
+    async def _fetch(self, node: Node, place: Listed) -> tuple[list[Entry], Known]:
         source = self.sources[node.source]
         entries: list[Entry] = []
         cursor: str | None = None
@@ -128,6 +223,18 @@ class Listings:
                 break
             seen.add(cursor)
         complete = page.complete and cursor is None
+        levels = await self._laid_out(node, place, entries, complete=complete)
+        ttl = source.provider.listing_ttl_s if page.ttl_s is None else page.ttl_s
+        return entries, Known(levels, trio.current_time(), ttl, complete, page.note)
+
+    async def _laid_out(
+        self, node: Node, place: Listed, entries: Sequence[Entry], *, complete: bool
+    ) -> dict[Path, Level]:
+        work = partial(self._lay_out, node, place, entries, complete=complete)
+        return work() if len(entries) <= INLINE_ENTRIES else await trio.to_thread.run_sync(work)
+
+    def _lay_out(self, node: Node, place: Listed, entries: Sequence[Entry], *, complete: bool) -> dict[Path, Level]:
+        source = self.sources[node.source]
         # A folder without a listing point of its own is described by its ancestor's; what is below is laid out there.
         timeless = [
             entry.key
@@ -140,10 +247,7 @@ class Listings:
             source.provider.is_artifact_id, self.show_ids,
             frozenset({CONTROL}) if node.ino == 1 or place.ref == source.top else frozenset(), first_seen,
         )  # fmt: skip
-        levels = lay_out(entries, spot, complete=complete)
-        self.shelve(place, levels)
-        ttl = source.provider.listing_ttl_s if page.ttl_s is None else page.ttl_s
-        return Known(levels, trio.current_time(), ttl, complete, page.note)
+        return lay_out(entries, spot, complete=complete)
 
     def _first_seen(self, source: Source, keys: list[str]) -> dict[str, int]:
         if not keys:
@@ -153,7 +257,10 @@ class Listings:
         return {prefixed[whole]: ns for whole, ns in found.items()}
 
     def _announce(self, ref: DirRef, old: Known, fresh: Known) -> None:
-        """Tell the kernel which names of a listing stand for something else now."""
+        """Tell the kernel which names of a listing stand for something else now.
+
+        Not those that are new: that a name stands for nothing is never believed longer than the old listing was.
+        """
         for prefix, level in old.levels.items():
             parent = self._numbers.get(directory_identity(ref, prefix))
             if parent is None:
@@ -166,33 +273,42 @@ class Listings:
 
     def forget_source(self, source: str) -> None:
         """Ask for every listing of a source again at the next look."""
-        for ref in self._known:
+        self._changed_sources.add(source)
+        for ref, _ in self._known:
             if ref.source == source:
                 self.forget(ref)
 
     def forget(self, ref: DirRef) -> None:
         """Ask for a listing again at the next look: this mount has changed it."""
-        self._changes[ref] = self._changes.get(ref, 0) + 1
-        known = self._known.get(ref)
+        self._changes[ref] += 1
+        known = self._known.peek(ref)
         if known is not None:
             known.fetched_at, known.retry_at = -math.inf, -math.inf
 
-    def age_s(self, ref: DirRef) -> float | None:
-        """Return how old what is known of a listing is, in seconds."""
-        known = self._known.get(ref)
-        return None if known is None else trio.current_time() - known.fetched_at
+    def believed_s(self, place: Listed) -> float:
+        """Return how much longer what is not in a listing is believed not to be there; 0 if it is not complete."""
+        known = self._known.peek(place.ref)
+        if known is None or not known.complete:
+            return 0.0
+        return max(0.0, known.fetched_at + known.ttl_s - trio.current_time())
 
     def report(self) -> list[dict[str, Any]]:
-        """Return what ``status`` shows of the listings: age, completeness, the failure behind an old one."""
+        """Return what ``status`` shows of the listings in memory."""
         now = trio.current_time()
         return [
-            {
-                "source": ref.source,
-                "directory": "/".join((ref.kind, *ref.args)),
-                "age_s": round(now - known.fetched_at, 1) if known.fetched_at > -math.inf else None,
-                "complete": known.complete,
-                "note": known.note,
-                "stale_because": str(known.failure) if known.failure else None,
-            }
-            for ref, known in self._known.items()
+            {"source": ref.source, "directory": "/".join((ref.kind, *ref.args)), **describe(known, now)}
+            for ref, known in self._known
         ]
+
+
+def describe(known: Known, now: float) -> dict[str, Any]:
+    """Return what is told of a listing: age, whether it is still believed, the failure behind an old one."""
+    age_s = known.age_s(now)
+    return {
+        "age_s": None if age_s is None else round(age_s, 1),
+        "complete": known.complete,
+        "note": known.note,
+        "stale": now >= known.fetched_at + known.ttl_s,
+        "revalidating": known.revalidating,
+        "stale_because": str(known.failure) if known.failure else None,
+    }

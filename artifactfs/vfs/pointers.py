@@ -16,6 +16,7 @@ from artifactfs.content.reader import ContentReader
 from artifactfs.model.content import ContentRef, Hint, Pointer
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs.handles import HandleTable, ReadHandle
+from artifactfs.vfs.listings import TRANSIENT
 
 # A pointer's bytes are believed for as long as a listing is; after that the next open reads them again.
 BELIEVED_S = 60.0
@@ -47,12 +48,21 @@ class Pointers:
     async def open(self, node: Node, pointer: Pointer) -> tuple[ContentRef, bool, bool]:
         """Return the bytes for a new handle, whether the kernel may keep its pages, whether it must not use them."""
         before = self._shown.get(node.ino)
-        content, fact = await self.content.pin(pointer, BELIEVED_S)
+        content, fact = await self._pin(pointer)
         held = self._is_held(node, fact)
         if not held:
             self._show(node, fact)
         same = before is not None and before.sha256 == fact.sha256
         return content, same or held, held
+
+    async def _pin(self, pointer: Pointer) -> tuple[ContentRef, PointerFact]:
+        """Name the bytes there are now; those of the last time if the service cannot be asked."""
+        try:
+            return await self.content.pin(pointer, BELIEVED_S)
+        except TRANSIENT:
+            if self.content.pointer_fact(pointer) is None:
+                raise
+            return await self.content.pin(pointer, math.inf)
 
     def _show(self, node: Node, fact: PointerFact) -> None:
         self._shown[node.ino] = fact

@@ -28,6 +28,14 @@ class Source:
     first_seen_ns: int
 
     @property
+    def keeps_listings(self) -> bool:
+        """Tell whether the next mount may begin with what is known of this source.
+
+        Not where this machine makes what is listed: asking costs no request, and nothing old may stand in for a save.
+        """
+        return self.provider.publisher is None
+
+    @property
     def top(self) -> DirRef:
         """Return the reference of the source's top directory."""
         ref = self.provider.root().ref

@@ -7,7 +7,6 @@ import errno
 import json
 import logging
 import os
-import select
 import shutil
 import signal
 import socket
@@ -23,6 +22,7 @@ from artifactfs.store.catalog import Store
 from tests.support.control import ask
 from tests.support.lab import Lab, mounted, service_source
 from tests.support.log_guard import LogGuard
+from tests.support.port import Port
 
 pytestmark = pytest.mark.fuse
 
@@ -52,48 +52,6 @@ def number_of(call: object, *arguments: object) -> int:
     except OSError as error:
         return error.errno or -1
     return 0
-
-
-class Port:
-    """A port of loopback where nobody listens, until it is opened; then it leads to another."""
-
-    def __init__(self) -> None:
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.accepted = 0
-        self.thread: threading.Thread | None = None
-
-    def open(self, goal: str) -> None:
-        host, _, port = goal.removeprefix("http://").partition(":")
-        self.socket.listen()
-        self.thread = threading.Thread(target=self._serve, args=((host, int(port)),), daemon=True)
-        self.thread.start()
-
-    def _serve(self, goal: tuple[str, int]) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self.socket.accept()
-                self.accepted += 1
-                threading.Thread(target=pump, args=(near, socket.create_connection(goal)), daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-
-
-def pump(near: socket.socket, far: socket.socket) -> None:
-    """Carry bytes both ways until either side ends."""
-    other = {near: far, far: near}
-    with near, far, contextlib.suppress(OSError):
-        while True:
-            for ready in select.select([near, far], [], [])[0]:
-                data = ready.recv(1 << 16)
-                if not data:
-                    return
-                other[ready].sendall(data)
 
 
 @pytest.fixture

@@ -95,6 +95,20 @@ def test_one_identity_is_one_object():
     assert (first.name, first.mtime_ns, first.nlookup) == ("renamed", 5, 1)
 
 
+def test_a_table_that_was_large_becomes_small_again():
+    """What the kernel forgets costs no memory, and what it still knows is there."""
+    table = InodeTable(Node(ROOT, ("root",), Kind.DIRECTORY, ""))
+    nodes = [Node(at, (f"{at}",), Kind.FILE, f"{at}") for at in range(FIRST_FREE, FIRST_FREE + 20_000)]
+    for node in nodes:
+        table.apply_lookup(node)
+    large = sys.getsizeof(table._nodes)
+    for node in nodes[10:]:
+        table.apply_forget(node.ino, 1)
+    assert len(table) == 11
+    assert sys.getsizeof(table._nodes) < large / 4
+    assert all(table.get(node.ino) is node for node in nodes[:10])
+
+
 def test_identities_that_meet_step_aside():
     """Two things of one number, were it ever to happen, get two; the one that was first keeps its own."""
     made = table()

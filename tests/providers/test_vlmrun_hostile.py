@@ -130,11 +130,41 @@ async def test_without_a_list_the_response_is_scanned(missing):
         for _ in range(2):
             listing = await made.list(RUN_REF, None)
             assert paths(listing) == [("img_a1b2c3.jpg",), ("vid_4d0e56.mp4",)]
-            assert (listing.complete, listing.ttl_s) == (False, 600.0)
+            assert (listing.complete, listing.ttl_s) == (False, 300.0)
         assert listing.entries[0].metadata["field"] == "front.id"
         assert len(server.to("/v1/artifacts/list")) == (2 if missing.status_code == 404 else 1)
         with pytest.raises(errors.Unsupported):
             await made.resolve(SESSIONS, RUN)
+
+
+@pytest.mark.parametrize("status", [405, 501])
+async def test_that_there_is_no_list_is_believed_for_minutes_only(status, monkeypatch):
+    """After that the server is asked again, and what it lists by then is shown."""
+    answers = {"/v1/artifacts/list": Response(status_code=status)}
+    async with against(answers) as (server, made):
+        await made.list(ROOT, None)
+        assert not (await made.list(RUN_REF, None)).complete
+        server.answers["/v1/artifacts/list"] = objects(listed("img_a1b2c3", "chart.png"))
+        assert not (await made.list(RUN_REF, None)).complete
+        assert len(server.to("/v1/artifacts/list")) == 1
+        now = trio.current_time()
+        monkeypatch.setattr(trio, "current_time", lambda: now + 301)
+        listing = await made.list(RUN_REF, None)
+        assert (paths(listing), listing.complete) == ([("chart.png",)], True)
+
+
+@pytest.mark.parametrize("status", [405, 501])
+async def test_a_list_that_was_there_is_not_gone(status):
+    """One odd answer, perhaps of a proxy, is a failure that passes, and no reason to show less."""
+    async with against({}) as (server, made):
+        await made.list(ROOT, None)
+        assert (await made.list(RUN_REF, None)).complete
+        server.answers["/v1/artifacts/list"] = Response(status_code=status)
+        with pytest.raises(errors.Unavailable):
+            await made.list(RUN_REF, None)
+        assert made.describe()["lists_artifacts"] is True
+        server.answers["/v1/artifacts/list"] = objects(listed("img_a1b2c3", "chart.png"))
+        assert paths(await made.list(RUN_REF, None)) == [("chart.png",)]
 
 
 async def test_a_missing_session_is_not_a_missing_list():

@@ -176,6 +176,16 @@ def test_relative_paths_begin_beside_the_file(file: Path, tmp_path: Path, monkey
     assert config.config_path({"ARTIFACTFS_CONFIG": "config.toml"}) == file
 
 
+def test_a_path_in_a_variable_is_the_callers(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins where the command runs, whether there is a file or not."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    file.write_text("[cache]\ndir = 'elsewhere'\n")
+    environ = {"ARTIFACTFS_CACHE_DIR": "cache"}
+    for settings in (config.load(file, environ), config.load(None, {**environ, "HOME": str(tmp_path)})):
+        assert config.cache_dir(settings) == tmp_path / "here/cache"
+
+
 # -- sources -------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from artifactfs import errors
+from artifactfs.model.codec import packed
 from artifactfs.model.content import Hint, Pointer, Unknown
 from artifactfs.model.entry import (
     Accepts,
@@ -194,7 +195,7 @@ class Syntropic137Provider:
             writable=self.publisher is not None,
             workflow=row.workflow_id,
             run=run,
-            metadata=MappingProxyType(facts),
+            metadata=packed(facts),
         )
 
     async def resolve(self, ref: DirRef, name: str) -> Folder | None:

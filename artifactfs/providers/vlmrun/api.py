@@ -7,8 +7,11 @@ API reference of May 2026 and what independent clients recorded of the live serv
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
+
+import trio
 
 from artifactfs import errors
 from artifactfs.providers import answers
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 # Answers that say: there is no such endpoint here. The list of artifacts is newer (June 2026) than the
 # reference.
 NOT_OFFERED = frozenset({404, 405, 501})
+# How long a server is believed to have no list: it may get one with its next release, and what stands before it may
+# have given the answer.
+NOT_LISTING_S = 300.0
 # What a framework says of a path it has no route for; an API's own 404 says what was not found.
 GENERIC = frozenset({"", "Not Found", "Not Found (404)"})
 
@@ -64,7 +70,8 @@ class VlmRunApi:
         self.source = source
         self.http = http
         self.lists_artifacts: bool | None = None
-        """Whether this server lists artifacts; None until an answer has told."""
+        """Whether this server lists artifacts, as far as was told last; None until an answer has told."""
+        self._ask_again_at = -math.inf
 
     # -- executions ------------------------------------------------------------------------------------------
 
@@ -94,12 +101,13 @@ class VlmRunApi:
         """Return the artifacts of a session or execution, None if this server does not list them.
 
         One request; once, where a 404 could mean either, a second that tells a missing endpoint from a
-        missing session. After a server has been found not to list, none.
+        missing session. After a server has been found not to list, none for ``NOT_LISTING_S``.
 
         Raises:
+            Unavailable: the server listed before, and says now that it does not.
             NotFound: the server lists artifacts but knows no such session or execution.
         """
-        if self.lists_artifacts is False:
+        if self.lists_artifacts is False and trio.current_time() < self._ask_again_at:
             return None
         reply = await self.http.get("/artifacts/list", [namespace.query], route="/artifacts/list")
         if reply.status in NOT_OFFERED and not await self._lists(reply):
@@ -118,6 +126,9 @@ class VlmRunApi:
         """Tell whether the endpoint exists, an answer of ``NOT_OFFERED`` being all that is known."""
         if reply.status == 404 and self.lists_artifacts:  # noqa: PLR2004 - the field's own number
             return True
+        if self.lists_artifacts:
+            message = f"the service lists artifacts, but not at this moment ({reply.status})"
+            raise errors.Unavailable(message, provider=self.source, subject="/artifacts/list", status=reply.status)
         if reply.status != 404:  # noqa: PLR2004 - HTTP's own numbers
             self.lists_artifacts = False
         elif answers.message_of(reply.body) not in GENERIC:
@@ -126,6 +137,8 @@ class VlmRunApi:
             # Without parameters an endpoint that exists complains of them (400 or 422).
             probe = await self.http.get("/artifacts/list", route="/artifacts/list")
             self.lists_artifacts = probe.status not in NOT_OFFERED
+        if not self.lists_artifacts:
+            self._ask_again_at = trio.current_time() + NOT_LISTING_S
         return self.lists_artifacts
 
     # -- files -----------------------------------------------------------------------------------------------

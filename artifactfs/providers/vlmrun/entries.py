@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from artifactfs import errors
+from artifactfs.model.codec import packed
 from artifactfs.model.content import Access, ContentRef, Exact, Size, Unknown
 from artifactfs.model.entry import Artifact, ArtifactKind, DirRef, Folder, Note, Role, SingleFile, Version
 from artifactfs.providers.answers import parse_time_ns
@@ -185,7 +186,7 @@ def _artifact(
         media_type=media_type,
         workflow=place.workflow,
         run=place.namespace.id,
-        metadata={**metadata, f"{place.namespace.kind}_id": place.namespace.id},
+        metadata=packed({**metadata, f"{place.namespace.kind}_id": place.namespace.id}),
     )
 
 
@@ -216,5 +217,5 @@ def file_artifact(source: str, row: File) -> Artifact | None:
         updated_at_ns=at_ns,
         media_type=mimetypes.guess_type(name)[0],
         workflow="files",
-        metadata=metadata,
+        metadata=packed(metadata),
     )

@@ -30,7 +30,7 @@ from artifactfs.model.entry import DirRef, Entry, Folder, Listing, VersionPage
 from artifactfs.providers import answers
 from artifactfs.providers.base import Check
 from artifactfs.providers.vlmrun import entries, names, refs
-from artifactfs.providers.vlmrun.api import Namespace, VlmRunApi
+from artifactfs.providers.vlmrun.api import NOT_LISTING_S, Namespace, VlmRunApi
 from artifactfs.providers.vlmrun.contents import Contents
 from artifactfs.providers.vlmrun.pages import MAX_ROWS, Pages
 from artifactfs.providers.vlmrun.sessions import Sessions, default_caches
@@ -59,9 +59,6 @@ KNOWN_BYTES = 16 * 1024 * 1024
 ROW_OVERHEAD = 512
 # Between looking a session up and listing it lies one system call; a second request then would be waste.
 HANDOVER_S = 10.0
-# A scan of the response stands in for a list that the server does not have; it may get one with its next
-# release.
-SCANNED_TTL_S = 600.0
 # Looking into the SDK's caches costs no request.
 SESSIONS_TTL_S = 10.0
 
@@ -200,7 +197,7 @@ class VlmRunProvider:
         else:
             if page is None:
                 note = "this server does not list artifacts: only those named in the response are shown"
-                ttl_s = min(ttl_s, SCANNED_TTL_S)
+                ttl_s = min(ttl_s, NOT_LISTING_S)
         found = refs.scan(row.response)
         if len(found) == refs.MAX_FOUND:
             note = f"the response names more artifacts than are shown ({refs.MAX_FOUND})"

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from artifactfs.model.codec import packed
 from artifactfs.model.content import Access, ContentRef, Hint, Size, Unknown
 from artifactfs.model.entry import Archive, Artifact, ArtifactKind, Empty, Version, VersionContent
 from artifactfs.providers.answers import parse_time_ns
@@ -150,7 +151,7 @@ class Values:
             updated_at_ns=parse_time_ns(facts.get("updatedAt")),
             workflow=f"{role}s",
             run=facts.get("run"),
-            metadata=facts,
+            metadata=packed(facts),
         )
 
 

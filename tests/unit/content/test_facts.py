@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from artifactfs.content.facts import CHUNK, Facts
+from artifactfs.content import database
+from artifactfs.content.facts import CHUNK, MIGRATIONS, Facts, PointerFact
 
 
 def test_facts_outlive_the_process(tmp_path: Path) -> None:
@@ -89,12 +91,72 @@ def test_a_broken_database_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_only_locked_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another mount's transaction is no damage."""
+    """Another mount's transaction is no damage, and does not keep this one from starting."""
     facts = Facts(tmp_path / "facts.db")
     facts.put_size("a", 1)
     facts._db.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("artifactfs.content.facts.BUSY_S", 0.05)
-    with pytest.raises(sqlite3.OperationalError):
-        Facts(tmp_path / "facts.db")
+    monkeypatch.setattr("artifactfs.content.database.BUSY_S", 0.05)
+    assert Facts(tmp_path / "facts.db").sizes(["a"]) == {"a": 1}
     facts._db.execute("ROLLBACK")
-    assert facts.sizes(["a"]) == {"a": 1}
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError):
+            Facts(tmp_path / "new.db")
+        other.execute("ROLLBACK")
+    assert not [p for p in tmp_path.iterdir() if ".broken-" in p.name]
+
+
+def test_a_database_of_version_1_keeps_what_is_in_it(tmp_path: Path) -> None:
+    """A later version adds to what is there; the first half of a migration that fails is not there."""
+    path = tmp_path / "facts.db"
+    facts = Facts(path)
+    facts.put_size("a", 1)
+    facts.memory("s").put("k", [1])
+    facts.close()
+    with closing(sqlite3.connect(path)) as old:  # as 0.1.0 left it
+        assert old.execute("PRAGMA user_version").fetchone()[0] == 1
+    second = "CREATE TABLE more (x INTEGER); INSERT INTO more SELECT bytes FROM size;"
+    with pytest.raises(sqlite3.DatabaseError):
+        database.open_database(path, (*MIGRATIONS, second + "nonsense"))
+    with closing(database.open_database(path, (*MIGRATIONS, second))) as new:
+        assert new.execute("SELECT x FROM more").fetchall() == [(1,)]
+        assert new.execute("SELECT value FROM memory").fetchall() == [("[1]",)]
+        assert new.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS) + 1
+    # And back: what a newer one wrote is not understood, and not lost.
+    assert Facts(path).sizes(["a"]) == {}
+    assert sqlite3.connect(tmp_path / "facts.newer").execute("SELECT x FROM more").fetchall() == [(1,)]
+
+
+def test_facts_of_the_first_release_are_read(tmp_path: Path) -> None:
+    """A database made by the statements of 0.1.0, not by ours, opens with everything in it."""
+    path = tmp_path / "facts.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("PRAGMA journal_mode=WAL")
+        old.executescript(VERSION_1)
+    facts = Facts(path)
+    assert facts.sizes(["a"]) == {"a": 12}
+    assert facts.pointer("p") == PointerFact("ab", 7, 1.5, 0)
+    assert facts.archive_index("x") == b"index"
+    assert facts.first_seen(["s"]) == {"s": 99}
+    assert facts.memory("source").get("key") == {"deep": [1, None]}
+
+
+VERSION_1 = """
+CREATE TABLE size (key TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE pointer (
+    key TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, checked_at REAL NOT NULL,
+    changed_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE archive_index (key TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE first_seen (key TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE memory (
+    source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (source, key)
+) WITHOUT ROWID;
+INSERT INTO size VALUES ('a', 12);
+INSERT INTO pointer VALUES ('p', 'ab', 7, 1.5, 0);
+INSERT INTO archive_index VALUES ('x', CAST('index' AS BLOB));
+INSERT INTO first_seen VALUES ('s', 99);
+INSERT INTO memory VALUES ('source', 'key', '{"deep": [1, null]}');
+PRAGMA user_version=1;
+"""
