@@ -106,7 +106,7 @@ def test_the_limit_holds(tmp_path: Path) -> None:
 def test_the_limit_holds_for_batches(tmp_path: Path) -> None:
     """A batch is small beside a small limit."""
     store = BlockStore(tmp_path, 8 * BLOCK, min_free=0)
-    for number in range(40):
+    for number in range(34):
         store.write("large", number, block(number))
     store.flush()
     assert 0 < store.used_bytes() <= 8 * BLOCK
