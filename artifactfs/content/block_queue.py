@@ -118,6 +118,8 @@ class BlockQueue:
         self._ops: deque[Op] = deque()
         self._blocks: dict[str, dict[int, bytes]] = {}
         self._aliases: OrderedDict[str, str] = OrderedDict()
+        self.names: dict[str, str] = {}
+        """Names by hash of keys for which the database does not know it yet."""
         self.bytes = 0
         self.sleeping = False
 
@@ -136,8 +138,8 @@ class BlockQueue:
             return list(self._blocks.get(key, ()))
 
     def other_name(self, key: str) -> str | None:
-        """Return the key that a content named by its hash was written under, if that was lately."""
-        return self._aliases.get(key)
+        """Return another name of a content: the key it was written under lately, or its hash if that is new."""
+        return self._aliases.get(key) or self.names.get(key)
 
     def add(self, op: Op) -> bool:
         """Let something wait for the disk; return False for a block for which there is no room."""
@@ -152,6 +154,7 @@ class BlockQueue:
                 self.bytes += len(op.data)
             elif isinstance(op, Identity):
                 self._aliases[op.name] = op.key
+                self.names[op.key] = op.name
                 if len(self._aliases) > ALIASES:
                     self._aliases.popitem(last=False)
             self._ops.append(op)
@@ -176,6 +179,8 @@ class BlockQueue:
             for op in batch:
                 if isinstance(op, Block):
                     self._let_go(op)
+                elif isinstance(op, Identity):
+                    self.names.pop(op.key, None)
 
     def _let_go(self, op: Block) -> None:
         blocks = self._blocks.get(op.key, {})
@@ -196,5 +201,6 @@ class BlockQueue:
             self._ops = left
             # Those that are being written right now: they are dropped after.
             self.bytes -= sum(map(len, self._blocks.pop(key, {}).values()))
+            self.names.pop(key, None)
             for name in [name for name, other in self._aliases.items() if key in {name, other}]:
                 del self._aliases[name]

@@ -254,7 +254,7 @@ class BlockStore:
             if not batch:
                 return False
             try:
-                self._writer.do(batch)
+                self._writer.do(batch, self._queue.names)
             finally:
                 self._queue.done(batch)
                 for token, event in list(self._waiting):

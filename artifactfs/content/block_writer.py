@@ -15,8 +15,9 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import assert_never
 
 from artifactfs.content import block_index
@@ -85,12 +86,15 @@ class BlockWriter:
             self._closed = True
             self._forsake()
 
-    def do(self, batch: Sequence[Op]) -> bool:
-        """Do all of a batch in its order; return whether it was done."""
+    def do(self, batch: Sequence[Op], names: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Do all of a batch in its order; return whether it was done.
+
+        ``names`` are the hashes of keys that are about to be made known, so that nothing is written twice.
+        """
         with self._lock:
             if not self._ready() or self.index is None:
                 return False
-            task = _Batch(self.index, self.files, batch)
+            task = _Batch(self.index, self.files, batch, names)
             try:
                 wanted = sum(len(op.data) for op in batch if isinstance(op, Block))
                 if wanted and not self._make_room(self.index, wanted):
@@ -182,11 +186,11 @@ def sweep(index: BlockIndex, files: BlockFiles, directory: int, *, remove: bool 
 class _Batch:
     """One batch on its way to the disk, within a transaction."""
 
-    def __init__(self, index: BlockIndex, files: BlockFiles, ops: Sequence[Op]) -> None:
+    def __init__(self, index: BlockIndex, files: BlockFiles, ops: Sequence[Op], names: Mapping[str, str]) -> None:
         self._index = index
         self._files = files
         self._ops = ops
-        self._names = {op.key: op.name for op in ops if isinstance(op, Identity)}
+        self._names = names
         self.refused = False
         self.made: list[str] = []
         """Files that did not exist before."""
@@ -245,8 +249,9 @@ class _Batch:
     def _blob(self, key: str) -> Blob:
         """Return the blob of a key; one that has the same hash, if that is known by now."""
         blob = self._index.blob_of(key)
-        if blob is None and key in self._names:
-            blob = self._index.blob_of(self._names[key])
+        name = self._names.get(key)
+        if blob is None and name is not None:
+            blob = self._index.blob_of(name)
         if blob is None:
             blob = self._index.create(key, time.time())
             self.made.append(blob.file)

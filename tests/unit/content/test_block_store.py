@@ -103,6 +103,16 @@ def test_the_limit_holds(tmp_path: Path) -> None:
     assert store.get("key 0", 0) is None
 
 
+def test_the_limit_holds_for_batches(tmp_path: Path) -> None:
+    """A batch is small beside a small limit."""
+    store = BlockStore(tmp_path, 8 * BLOCK, min_free=0)
+    for number in range(34):
+        store.write("large", number, block(number))
+    store.flush()
+    assert 0 < store.used_bytes() <= 8 * BLOCK
+    store.close()
+
+
 def test_a_content_larger_than_the_limit(tmp_path: Path) -> None:
     """A content that does not fit evicts itself and never more: no error, right bytes or none."""
     store = BlockStore(tmp_path, 8 * BLOCK, min_free=0)
@@ -297,7 +307,7 @@ async def test_room_holds_a_stream_up_and_lets_it_go_on(tmp_path: Path, monkeypa
     store = BlockStore(tmp_path, 1 << 30, min_free=0)
     gate = threading.Event()
     original = store._writer.do
-    monkeypatch.setattr(store._writer, "do", lambda batch: gate.wait(60) and original(batch))
+    monkeypatch.setattr(store._writer, "do", lambda *batch: gate.wait(60) and original(*batch))
     written = 0
 
     async def stream() -> None:
@@ -321,7 +331,7 @@ def test_memory_stays_bounded_without_room(tmp_path: Path, monkeypatch: pytest.M
     store = BlockStore(tmp_path, 1 << 30, min_free=0)
     gate = threading.Event()
     original = store._writer.do
-    monkeypatch.setattr(store._writer, "do", lambda batch: gate.wait(60) and original(batch))
+    monkeypatch.setattr(store._writer, "do", lambda *batch: gate.wait(60) and original(*batch))
     data = block(1)
     for number in range(2 * MOST_BYTES // BLOCK):
         store.write("a", number, data)
@@ -404,6 +414,12 @@ def test_dropping_overtakes_nothing(store: BlockStore) -> None:
     assert (store.get("b", 0), store.present("b")) == (None, set())
     store.flush()
     assert (store.present("a"), store.present("b")) == ({1}, set())
+    store.write("c", 0, block(4))
+    store.drop("c")
+    store._hot.clear()
+    assert store.get("c", 0) is None
+    store.flush()
+    assert store.present("c") == set()
     assert store._queue.bytes == 0
 
 

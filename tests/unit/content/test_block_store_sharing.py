@@ -60,15 +60,27 @@ def test_a_content_can_be_read_by_its_hash_at_once_and_after_a_restart(tmp_path:
 
 
 @pytest.mark.parametrize("flushed", [True, False], ids=["one batch each", "one batch"])
-def test_equal_contents_are_stored_once(tmp_path: Path, store: BlockStore, flushed: bool) -> None:
-    """The same bytes from two services, or in two versions, need the disk once; each name reads them."""
+def test_equal_contents_are_stored_once(
+    tmp_path: Path, store: BlockStore, flushed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes from two services, or in two versions, are written once; each name reads them."""
+    monkeypatch.setattr("artifactfs.content.block_store.GATHER_S", 60.0)  # however slow the machine is
     names = set()
+    written: list[int] = []
+    original = store._writer.files.write
+
+    def counted(file, blocks):
+        written.append(len(blocks))
+        original(file, blocks)
+
+    monkeypatch.setattr(store._writer.files, "write", counted)
     for key in ("one/a", "two/b", "one/v2/a"):
         names.add(fill(store, key, block(1), block(2)))
         if flushed:
             store.flush()
     store.flush()
     assert len(names) == 1
+    assert sum(written) == 2
     assert (store.used_bytes(), len(files(tmp_path))) == (2 * BLOCK, 1)
     for key in ("one/a", "two/b", "one/v2/a", *names):
         assert (store.get(key, 0), store.get(key, 1)) == (block(1), block(2))
@@ -104,6 +116,16 @@ def test_the_fuller_of_two_equal_contents_stays(tmp_path: Path, store: BlockStor
     assert all(fresh.get(key, at) == block(at + 1) for key in ("a", "b") for at in range(2))
     assert len(files(tmp_path)) == 1
     fresh.close()
+
+
+def test_a_hash_can_be_read_before_the_database_knows_it(store: BlockStore) -> None:
+    """Also when its blocks are on disk already, and no longer in memory."""
+    store.write("a", 0, block(1))
+    store.flush()
+    digest = hashlib.sha256(block(1)).hexdigest()
+    store.identify("a", digest)
+    store._hot.clear()
+    assert (store.get(f"sha256:{digest}", 0), store.present(f"sha256:{digest}")) == (block(1), {0})
 
 
 def test_a_name_only_to_write_under(store: BlockStore) -> None:
@@ -163,6 +185,19 @@ def test_pinned_contents_go_last_and_those_of_users_never(store: BlockStore) -> 
     store.flush()
     store.evict(1)
     assert store.get("user", 0) is None
+
+
+def test_a_pin_goes_over_to_the_blob_that_stays(store: BlockStore) -> None:
+    """Of two equal contents one was pinned: what is left of both is."""
+    fill(store, "a", block(1))
+    store.write("b", 0, block(1))
+    store.pin("b", "user")
+    store.flush()
+    fill(store, "b", block(1))
+    store.flush()
+    assert store.used_bytes() == BLOCK
+    store.evict(LIMIT)
+    assert store.used_bytes() == BLOCK
 
 
 def test_a_pin_by_one_name_holds_for_all(store: BlockStore) -> None:
