@@ -21,6 +21,7 @@ import time
 import zlib
 from pathlib import Path
 
+import trio
 from cachetools import LRUCache
 
 from artifactfs.content.extents import BLOCK
@@ -63,6 +64,7 @@ class BlockStore:
         self._hot: LRUCache[tuple[str, int], bytes] = LRUCache(HOT_BYTES, getsizeof=len)
         self._since_look = 0
         self._used: dict[str, float] = {}
+        self._names: dict[str, str] = {}
         path = root / "blocks.db"
         try:
             self._db = self._open(path)
@@ -113,7 +115,7 @@ class BlockStore:
 
     def get_nowait(self, key: str, index: int) -> bytes | None:
         """Return a block that is in memory."""
-        block: bytes | None = self._hot.get((key, index))
+        block: bytes | None = self._hot.get((self._names.get(key, key), index))
         return block
 
     def keep_hot(self, key: str, index: int, data: bytes) -> None:
@@ -122,6 +124,7 @@ class BlockStore:
 
     def get(self, key: str, index: int) -> bytes | None:
         """Return a block, or None if it is not here or does not verify."""
+        key = self._names.get(key, key)
         try:
             row = self._reader.execute(
                 "SELECT blob.id, length, crc FROM block JOIN blob ON blob.id=block.blob WHERE key=? AND number=?",
@@ -157,6 +160,7 @@ class BlockStore:
 
     def present(self, key: str) -> set[int]:
         """Return the indexes of the blocks of a content that are here."""
+        key = self._names.get(key, key)
         try:
             rows = self._reader.execute(
                 "SELECT number FROM block JOIN blob ON blob.id=block.blob WHERE key=?", (key,)
@@ -190,6 +194,33 @@ class BlockStore:
         """Keep a block, from the event loop: it can be read at once and is on disk soon."""
         self.keep_hot(key, index, data)
         self.put(key, index, data)
+
+    async def room(self) -> None:
+        """Wait until there is room for more to write."""
+        await trio.lowlevel.checkpoint()
+
+    def identify(self, key: str, sha256: str) -> None:
+        """Give content that is here whole its hash as its name; ``key`` stays another name of it."""
+        name = f"sha256:{sha256}"
+        for hot in [entry for entry in self._hot if entry[0] == key]:
+            self._hot[(name, hot[1])] = self._hot.pop(hot)
+        self._names[key] = name
+        with contextlib.suppress(OSError, sqlite3.Error), self._lock:
+            try:
+                self._db.execute("UPDATE blob SET key=? WHERE key=?", (name, key))
+            except sqlite3.IntegrityError:
+                self._db.execute("DELETE FROM blob WHERE key=?", (key,))
+                self._path(key).unlink(missing_ok=True)
+                return
+            path = self._path(name)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path(key).replace(path)
+
+    def pin(self, key: str, rank: int) -> None:
+        """Have a content evicted after those that are not pinned."""
+
+    def unpin(self, key: str) -> None:
+        """Have a content evicted as any other."""
 
     def _record(self, key: str, index: int, data: bytes) -> None:
         with self._lock, self._db:
@@ -251,6 +282,7 @@ class BlockStore:
 
     def drop(self, key: str) -> None:
         """Forget a content on disk: first its records, then its bytes. What is in memory stays as true as it was."""
+        key = self._names.get(key, key)
         with contextlib.suppress(OSError, sqlite3.Error):
             with self._lock:
                 self._db.execute("DELETE FROM blob WHERE key=?", (key,))
@@ -258,5 +290,6 @@ class BlockStore:
 
     def cool(self, key: str) -> None:
         """Forget the blocks of a content that are in memory: they turned out to be wrong."""
+        key = self._names.get(key, key)
         for hot in [entry for entry in self._hot if entry[0] == key]:
             del self._hot[hot]
