@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from array import array
-from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,26 +17,21 @@ from cachetools import LRUCache
 
 from artifactfs import errors
 from artifactfs.content import archive_index
+from artifactfs.content.archive_evicted import INDEXES, Evicted
 from artifactfs.content.archive_flight import ArchiveFlight, OpenArchive
-from artifactfs.content.archive_ranges import RangedFlight, RangesFail
 from artifactfs.content.arrivals import Arrivals, key_of
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
-from artifactfs.content.refetch_plan import Misses
-from artifactfs.content.restart import RestartMap
 from artifactfs.model.content import ArchiveMember, ContentRef
 
 log = logging.getLogger(__name__)
 
-# Indexes of this many versions stay in memory; one of 2,000 files takes about 1 MB.
-INDEXES = 32
 # How long a verdict on a damaged archive, or a bomb, is believed, in seconds: it may be mended at the service.
 VERDICT_S = 300.0
 # An archive that is replaced while it is read is begun anew so often.
 MAX_ANEW = 3
 # A block that is evicted, or fails, each time it has come is given up after so many.
 MAX_TRIES = 4
-POINTS = "#points"
 
 Landed = Callable[[ArchiveFlight], Awaitable[None]]
 
@@ -61,14 +54,10 @@ class Archives:
         self._open = open_archive
         self._limits = make_limits
         self._indexes: LRUCache[str, archive_index.ArchiveIndex] = LRUCache(INDEXES)
-        self._points: LRUCache[str, RestartMap | None] = LRUCache(INDEXES)
-        self._offsets: LRUCache[str, array[int]] = LRUCache(INDEXES)
-        self._misses: LRUCache[str, Misses] = LRUCache(INDEXES)
+        self._evicted = Evicted(nursery, store, facts, open_archive, make_limits)
         self._flights: dict[str, ArchiveFlight] = {}
-        self._ranged: dict[str, list[RangedFlight]] = {}
         self._verdicts: dict[str, tuple[Exception, float]] = {}
         self._failed: dict[str, Exception] = {}
-        self._without_ranges: set[str] = set()
         self.landed: Landed = _nothing
 
     def __repr__(self) -> str:
@@ -174,11 +163,11 @@ class Archives:
         index, points, key = flight.index, flight.points, flight.archive.key
 
         def dump() -> None:
-            self._facts.put_archive_index(key + POINTS, points.dump())
+            self._evicted.keep(flight.archive, points)
             self._facts.put_archive_index(key, archive_index.dump(index))
 
         await trio.to_thread.run_sync(dump)
-        self._indexes[key], self._points[key] = index, points
+        self._indexes[key] = index
 
     # -- bytes -----------------------------------------------------------------------------------------------
 
@@ -238,9 +227,8 @@ class Archives:
 
     def _bringing(self, member: ArchiveMember, number: int) -> Arrivals | None:
         """Return the flight that brings a block, if one does."""
-        ranged = self._ranged.get(member.archive.key, ())
-        for some in ranged:
-            if some.brings(member) and (some.is_to_come(member, number) or self._here(some.key(member.offset), number)):
+        for some in self._evicted.bringing(member):
+            if some.is_to_come(member, number) or self._here(some.key(member.offset), number):
                 return some
         flight = self._flights.get(member.archive.key)
         if flight is None or (member.sha256 is None and member.flight != flight.number):
@@ -262,59 +250,8 @@ class Archives:
 
     async def _bring(self, member: ArchiveMember) -> Arrivals:
         """Begin to bring a file that was evicted back: by a range, or by reading the archive again."""
-        archive = member.archive
-        index, points = await self.index(archive), await self._points_of(archive)
-        if not points or archive.key in self._without_ranges:
-            return self._flight(archive, index)
-        misses = self._misses.setdefault(archive.key, Misses())
-        if misses.whole_is_cheaper(trio.current_time(), member, points, self._rank(archive, index, member)):
-            return self._flight(archive, index)
-        flights = self._ranged.setdefault(archive.key, [])
-        flight = next((flight for flight in flights if flight.collecting), None)
-        if flight is None:
-            flight = RangedFlight(archive, self._open, self._store, self._limits(), points)
-            flights.append(flight)
-            self._nursery.start_soon(self._fly_ranged, flight)
-        flight.members[member.offset] = member
-        return flight
-
-    def _rank(self, archive: ContentRef, index: archive_index.ArchiveIndex, member: ArchiveMember) -> int:
-        offsets = self._offsets.get(archive.key)
-        if offsets is None:
-            offsets = array("Q", sorted(m.offset for m in index.members if m.sha256 is not None))
-            self._offsets[archive.key] = offsets
-        return bisect_left(offsets, member.offset)
-
-    async def _points_of(self, archive: ContentRef) -> RestartMap | None:
-        if archive.key not in self._points:
-            data = self._facts.archive_index(archive.key + POINTS)
-            points: RestartMap | None = None
-            if data is not None:
-                try:
-                    points = await trio.to_thread.run_sync(RestartMap.load, data)
-                except errors.CorruptContent as error:
-                    log.info("an archive has no restart points: %s", error)
-            self._points[archive.key] = points
-        return self._points[archive.key]
-
-    async def _fly_ranged(self, flight: RangedFlight) -> None:
-        key = flight.archive.key
-        error: Exception | None = errors.Unavailable("the mount is ending")
-        try:
-            await flight.run()
-            error = None
-        except RangesFail as failed:
-            log.info("an archive is read whole: %s", failed)
-            self._without_ranges.add(key)
-            error = None
-        except Exception as caught:  # noqa: BLE001 - the waiters get it; the nursery of the mount must not
-            error = caught
-        finally:
-            flights = self._ranged[key]
-            flights.remove(flight)
-            if not flights:
-                del self._ranged[key]
-            flight.land(error)
+        index = await self.index(member.archive)
+        return await self._evicted.bring(member, index) or self._flight(member.archive, index)
 
 
 async def _nothing(_flight: ArchiveFlight) -> None:

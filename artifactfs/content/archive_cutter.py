@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from artifactfs.content import inflate_blocks
 from artifactfs.content.archive_index import ArchiveReader, Limits
 from artifactfs.content.extents import BLOCK
-from artifactfs.content.restart import MIN_FILE, PointsBuilder
+from artifactfs.content.restart import MIN_FILE
+from artifactfs.content.restart_points import PointsBuilder
 from artifactfs.errors import StaleContent
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Unpacker:
             CorruptContent, LimitExceeded: as ``ArchiveReader.feed``.
             StaleContent: a file is not what it was.
         """
+        if self._inflater is not None:
+            self._points.hold(compressed)
         for piece in self._reader.feed(compressed):
             batch = Batch(self._reader.take_members())
             files = [raw for raw in batch.members if raw.kind == "file"]
@@ -158,12 +161,13 @@ class Unpacker:
                 batch.windows, self._points.windows = self._points.windows, []
             yield batch
 
-    def finish(self, tree: GrowingTree, windows_key: str) -> tuple[ArchiveIndex, RestartMap]:
-        """Say that the archive has ended; get its index, and its restart points.
+    def finish(self, tree: GrowingTree, windows_key: str) -> tuple[ArchiveIndex, RestartMap, list[bytes]]:
+        """Say that the archive has ended; get its index, its restart points, and the last of their windows.
 
         Raises:
             CorruptContent, LimitExceeded: as ``ArchiveReader.finish``. Nothing handed out may be believed.
         """
         index = self._reader.finish(tree, self._sha256)
+        self._points.finish()
         self._points.map.size, self._points.map.windows_key = self._reader.bytes_in, windows_key
-        return index, self._points.map
+        return index, self._points.map, self._points.windows

@@ -127,25 +127,30 @@ class ArchiveFlight(Arrivals):
             ArtifactFSError: what it failed for; nothing of it is to be believed then.
         """
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._unpack_all, nursery.cancel_scope)
-                try:
-                    await self._receive_all()
-                except Exception as error:  # noqa: BLE001 - raised below, bare: a nursery would wrap it
-                    self._failure = self._failure or error
-                    nursery.cancel_scope.cancel()
-                self._ended = True
-                self._move()
-            if self._failure is not None:
-                raise self._failure.with_traceback(None)
-            self.index, self.points = await trio.to_thread.run_sync(
-                self._unpacker.finish, self.tree, self.windows_key
-            )  # fmt: skip
-            self._keep_window(b"", last=True)
-        except (errors.CorruptContent, errors.LimitExceeded, errors.StaleContent):
+            await self._pass()
+        except (errors.CorruptContent, errors.LimitExceeded, errors.StaleContent) as error:
+            self._failure = error
+        if isinstance(self._failure, errors.CorruptContent | errors.LimitExceeded | errors.StaleContent):
             # What came before the damage was noticed is not to be believed either.
             await self.forget()
-            raise
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+
+    async def _pass(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._unpack_all, nursery.cancel_scope)
+            try:
+                await self._receive_all()
+            except Exception as error:  # noqa: BLE001 - raised by run(), bare: a nursery would wrap it
+                self._failure = self._failure or error
+                nursery.cancel_scope.cancel()
+            self._ended = True
+            self._move()
+        if self._failure is not None:
+            return
+        finish = self._unpacker.finish
+        self.index, self.points, windows = await trio.to_thread.run_sync(finish, self.tree, self.windows_key)
+        self._keep_window(b"".join(windows), last=True)
 
     def _move(self) -> None:
         self._moved.set()

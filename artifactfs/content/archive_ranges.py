@@ -73,6 +73,7 @@ class RangedFlight(Arrivals):
             await self._retried(run)
 
     async def _retried(self, run: Run) -> None:
+        failure: Exception | None = None
         for left in range(MAX_BREAKS - 1, -1, -1):
             try:
                 await self._bring(run)
@@ -81,10 +82,12 @@ class RangedFlight(Arrivals):
                     raise
                 log.info("a range of an archive broke and is asked for again")
             except (errors.CorruptContent, errors.StaleContent, zlib.error) as error:
-                await self.forget()
-                raise RangesFail(str(error)) from error
+                failure = error
+                break
             else:
                 return
+        await self.forget()
+        raise RangesFail(str(failure)) from failure
 
     async def _bring(self, run: Run) -> None:
         window = self._window(run.point)

@@ -4,8 +4,7 @@ A restart point is the beginning of a deflate block with the last 32 KiB before 
 files that are worth a request of their own; the block map says where the compressed bytes of a file end.
 
 Rules of this file: no I/O; windows are kept by somebody else, compressed, one behind the other, in the order of the
-points. They may take ``SHARE`` of the archive and not more: a point that would cost more is not made, and the one
-before it serves, at the price of some more bytes.
+points.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ from artifactfs.content.gunzip import MAX_PIECE, Gunzip, Limits
 from artifactfs.errors import CorruptContent
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
-
-    from artifactfs.content.inflate_blocks import Border
+    from collections.abc import Generator, Iterator
 
 # Smaller files are pinned instead: 2 % of an archive's bytes are 79 % of its files (measured).
 MIN_FILE = 64 * 1024
@@ -31,7 +28,7 @@ SHARE = 0.007
 # A point this near behind another one, in compressed bytes, would save less than a request costs.
 MIN_GAP = 64 * 1024
 _FORMAT = b"AFSPTS1\n"
-_COLUMNS = ("begin", "bit", "out", "at", "length")
+COLUMNS = ("begin", "bit", "out", "at", "length")
 _TRAILER = 8  # CRC-32 and length behind a gzip member
 
 
@@ -50,7 +47,7 @@ class Point:
 class RestartMap:
     """The points of an archive by column, and its block map; ``size`` is that of the archive, in bytes."""
 
-    points: dict[str, array[int]] = field(default_factory=lambda: {name: array("Q") for name in _COLUMNS})
+    points: dict[str, array[int]] = field(default_factory=lambda: {name: array("Q") for name in COLUMNS})
     ends_in: array[int] = field(default_factory=lambda: array("Q"))
     ends_out: array[int] = field(default_factory=lambda: array("Q"))
     size: int = 0
@@ -62,7 +59,7 @@ class RestartMap:
     def point_before(self, offset: int) -> Point | None:
         """Return the last point at or before an offset of the decompressed stream."""
         at = bisect_right(self.points["out"], offset) - 1
-        return None if at < 0 else Point(*(self.points[name][at] for name in _COLUMNS))
+        return None if at < 0 else Point(*(self.points[name][at] for name in COLUMNS))
 
     def end_of(self, offset: int) -> int:
         """Return how many bytes of the archive hold all that decompresses to what is before ``offset``."""
@@ -71,7 +68,7 @@ class RestartMap:
 
     def dump(self) -> bytes:
         """Serialise."""
-        columns = [*(self.points[name] for name in _COLUMNS), self.ends_in, self.ends_out]
+        columns = [*(self.points[name] for name in COLUMNS), self.ends_in, self.ends_out]
         head = array("Q", [self.size, *(len(column) for column in columns)]).tobytes()
         body = b"".join(column.tobytes() for column in columns)
         return _FORMAT + zlib.compress(head + body + self.windows_key.encode())
@@ -87,54 +84,16 @@ class RestartMap:
             raise CorruptContent("stored restart points have another format")
         try:
             raw = memoryview(zlib.decompress(data[len(_FORMAT) :]))
-            head = array("Q", raw[: 8 * (len(_COLUMNS) + 3)].tobytes())
+            head = array("Q", raw[: 8 * (len(COLUMNS) + 3)].tobytes())
             columns, at = [], 8 * len(head)
             for length in head[1:]:
                 columns.append(array("Q", raw[at : at + 8 * length].tobytes()))
                 at += 8 * length
             key = raw[at:].tobytes().decode()
-            points = dict(zip(_COLUMNS, columns[: len(_COLUMNS)], strict=True))
+            points = dict(zip(COLUMNS, columns[: len(COLUMNS)], strict=True))
             return cls(points, columns[-2], columns[-1], head[0], key)
         except (zlib.error, ValueError, IndexError) as error:
             raise CorruptContent("stored restart points are damaged") from error
-
-
-class PointsBuilder:
-    """Chooses points while an archive passes."""
-
-    def __init__(self) -> None:
-        self.map = RestartMap()
-        self.windows: list[bytes] = []
-        self._spent = 0
-        self._candidates: list[Border] = []
-
-    def take(self, borders: Iterable[Border], offsets: Iterable[int]) -> None:
-        """Note borders, and have points before these offsets; both ascending, and of the same piece of the stream."""
-        for border in borders:
-            self.map.ends_in.append(border.begin)
-            self.map.ends_out.append(border.out)
-            self._candidates.append(border)
-            if not border.window:
-                self._point(border)
-        for offset in offsets:
-            at = bisect_right(self._candidates, offset, key=lambda border: border.out) - 1
-            if at >= 0:
-                self._point(self._candidates[at])
-        del self._candidates[:-1]
-
-    def _point(self, border: Border) -> None:
-        outs, begins = self.map.points["out"], self.map.points["begin"]
-        if outs and (border.out <= outs[-1] or border.begin < begins[-1] + MIN_GAP):
-            return
-        window = zlib.compress(border.window) if border.window else b""
-        if self._spent + len(window) > SHARE * border.begin:
-            return
-        values = (border.begin, border.bit, border.out, self._spent, len(window))
-        for name, value in zip(_COLUMNS, values, strict=True):
-            self.map.points[name].append(value)
-        self._spent += len(window)
-        if window:
-            self.windows.append(window)
 
 
 # ------------------------------------------------------------------------------------------------ restarting
@@ -173,6 +132,13 @@ def _prefix(bit: int) -> tuple[int, int]:
     return value, count
 
 
+def begin_at(bit: int, data: bytes) -> bytes:
+    """Return deflate data whose first block begins at this bit of ``data``."""
+    value, count = _prefix(bit)
+    first = (data[0] >> bit << bit) | (value >> (count - bit))
+    return (value & ((1 << (count - bit)) - 1)).to_bytes(count // 8, "little") + bytes([first]) + data[1:]
+
+
 class Restarted:
     """A decoder that begins at a point; fed with the archive's bytes from ``point.begin`` on."""
 
@@ -192,10 +158,7 @@ class Restarted:
         """
         if data and not self._begun:
             self._begun = True
-            value, count = _prefix(self._bit)
-            low = value >> (count - self._bit) if self._bit else 0
-            first = (data[0] >> self._bit << self._bit) | low
-            data = (value & ((1 << (count - self._bit)) - 1)).to_bytes(count // 8, "little") + bytes([first]) + data[1:]
+            data = begin_at(self._bit, data)
         if not self._inflater.eof:
             data = yield from self._inflate(data)
         if data:
