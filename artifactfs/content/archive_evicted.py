@@ -52,6 +52,7 @@ class Evicted:
         self._misses: LRUCache[str, Misses] = LRUCache(INDEXES)
         self._flights: dict[str, list[RangedFlight]] = {}
         self._without_ranges: set[str] = set()
+        self._loading = trio.Lock()
 
     def __repr__(self) -> str:
         """Tell what is in the air."""
@@ -94,16 +95,20 @@ class Evicted:
         return bisect_left(offsets, member.offset)
 
     async def _points_of(self, archive: ContentRef) -> RestartMap | None:
-        if archive.key not in self._points:
-            data = self._facts.archive_index(archive.key + POINTS)
-            points: RestartMap | None = None
-            if data is not None:
-                try:
-                    points = await trio.to_thread.run_sync(RestartMap.load, data)
-                except errors.CorruptContent as error:
-                    log.info("an archive has no restart points: %s", error)
-            self._points[archive.key] = points
-        return self._points[archive.key]
+        async with self._loading:  # who waits for the same points goes on at the same moment, into one flight
+            if archive.key not in self._points:
+                self._points[archive.key] = await self._load(archive)
+            return self._points[archive.key]
+
+    async def _load(self, archive: ContentRef) -> RestartMap | None:
+        data = self._facts.archive_index(archive.key + POINTS)
+        if data is None:
+            return None
+        try:
+            return await trio.to_thread.run_sync(RestartMap.load, data)
+        except errors.CorruptContent as error:
+            log.info("an archive has no restart points: %s", error)
+            return None
 
     async def _fly(self, flight: RangedFlight) -> None:
         key = flight.archive.key
