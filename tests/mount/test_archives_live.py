@@ -258,6 +258,8 @@ def test_an_archive_larger_than_memory(tmp_path: Path) -> None:
         sys.stdout.write(f"{STREAM_MB} MB passed, memory grew by {grown // MIB} MiB to {(base + grown) // MIB} MiB\n")
         # 32 MiB of hot blocks, what waits for the disk, and the pieces on their way.
         assert grown < 120 * MIB
+        if STREAM_MB > 2000:
+            return  # more than the cache holds: this server has no ranges, so it would be the whole stream again
         part = max(os.listdir(mount.path / "artifacts/huge"))
         with (mount.path / "artifacts/huge" / part).open("rb") as file:
             assert file.read(4096) == noise(5, 12 * KIB)[:4096]
