@@ -36,7 +36,7 @@ class _Forgetful:
 
 def run(config_file: Path | None, *, as_json: bool) -> int:
     """Check the machine and the configuration; return the exit code."""
-    found = [_python(), _fuse_device(), _fusermount(), _pyfuse3(), *_mounts()]
+    found = [_python(), _fuse_device(), _fusermount(), _pyfuse3(), _libz(), *_mounts()]
     try:
         settings = config.load(config_file)
     except errors.ConfigError as error:
@@ -86,6 +86,15 @@ def _pyfuse3() -> Check:
         detail = f"{error}; install libfuse3-dev, pkg-config and a C compiler, then artifactfs again"
         return Check("pyfuse3", ok=False, detail=detail)
     return Check("pyfuse3", ok=True, detail=f"can be imported (mounts as {session.FSNAME})")
+
+
+def _libz() -> Check:
+    from artifactfs.content import inflate_blocks
+
+    if inflate_blocks.load() is None:
+        detail = "cannot be loaded: what was evicted of an archive is fetched by downloading the archive again"
+        return Check("libz.so.1", ok=True, detail=detail)
+    return Check("libz.so.1", ok=True, detail="gives archives restart points")
 
 
 def _mounts() -> list[Check]:

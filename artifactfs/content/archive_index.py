@@ -8,7 +8,8 @@ Rules of this file:
 * No I/O: who feeds the reader also writes what comes out of it, in a worker thread of its own.
 * Nothing is believed before ``finish()``: a tar ends at its end blocks, and the checksum of the compressed
   stream stands behind them.
-* The parts: ``gunzip`` (stream and limits), ``tar_headers`` (members), ``archive_tree`` (what they mean).
+* The parts: ``gunzip`` (stream and limits), ``tar_headers`` (members), ``archive_tree`` and ``archive_links`` (what
+  they mean), ``archive_cutter`` (their bytes), ``restart`` (where decoding can begin again).
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
-from artifactfs.content.archive_tree import ArchiveIndex, Kind, Member, Refused, build_index
-from artifactfs.content.gunzip import Gunzip, Limits
+from artifactfs.content.archive_links import NOTHING, ArchiveIndex, Kind, Member, build_index, index_of
+from artifactfs.content.archive_tree import GrowingTree, Refused
+from artifactfs.content.gunzip import Gunzip, Inflater, Limits, plain_inflater
 from artifactfs.content.tar_headers import RawMember, TarScanner
 from artifactfs.errors import CorruptContent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
     "ArchiveIndex",
     "ArchiveReader",
+    "GrowingTree",
     "Kind",
     "Limits",
     "Member",
@@ -40,7 +43,7 @@ __all__ = [
     "load",
 ]
 
-_FORMAT: Final = b"AFSIDX1\n"
+_FORMAT: Final = b"AFSIDX2\n"
 _KINDS: Final[dict[str, Kind]] = {"f": "file", "d": "dir", "l": "symlink"}
 
 
@@ -50,9 +53,11 @@ class ArchiveReader:
     Not thread-safe; meant for one worker thread. The counters may be read from any thread.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(
+        self, limits: Limits | None = None, make_inflater: Callable[[int, int], Inflater] = plain_inflater
+    ) -> None:
         self._limits = limits or Limits()
-        self._gunzip = Gunzip(self._limits)
+        self._gunzip = Gunzip(self._limits, make_inflater)
         self._scanner = TarScanner(self._limits)
 
     def __repr__(self) -> str:
@@ -68,7 +73,12 @@ class ArchiveReader:
 
     @property
     def members_seen(self) -> int:
-        return len(self._scanner.members)
+        return self._scanner.seen
+
+    def take_members(self) -> list[RawMember]:
+        """Return the members whose headers have passed since the last call; ``finish`` needs them then, in a tree."""
+        taken, self._scanner.members = self._scanner.members, []
+        return taken
 
     def feed(self, compressed: bytes) -> Iterator[bytes]:
         """Decode and scan what follows; a piece is scanned before it is handed out.
@@ -83,8 +93,12 @@ class ArchiveReader:
             self._scanner.feed(piece)
             yield piece
 
-    def finish(self) -> ArchiveIndex:
+    def finish(self, tree: GrowingTree | None = None, sha256: Mapping[int, str] = NOTHING) -> ArchiveIndex:
         """Say that the archive has ended, and get its index.
+
+        Args:
+            tree: made of the members that were taken; None if none were.
+            sha256: of the contents, by their offsets.
 
         Raises:
             CorruptContent: it has not ended as an archive does. Nothing handed out may be believed.
@@ -100,9 +114,11 @@ class ArchiveReader:
             notes.append("data behind the end of the gzip stream is ignored")
         if self._scanner.trailing_data:
             notes.append("data behind the end of the tar archive is ignored")
-        return build_index(
-            self._scanner.members, self._limits, stream_size=self._scanner.stream_size, notes=tuple(notes)
-        )
+        tree = tree or GrowingTree(self._limits)
+        for raw in self._scanner.members:
+            tree.apply(raw)
+        size = self._scanner.stream_size
+        return index_of(tree, self._limits, stream_size=size, notes=tuple(notes), sha256=sha256)
 
 
 # ------------------------------------------------------------------------------------------- the stored form
@@ -120,6 +136,8 @@ def dump(index: ArchiveIndex) -> bytes:
         "mtime_ns": [member.mtime_ns for member in members],
         "target": {at: member.target for at, member in enumerate(members) if member.target is not None},
         "inline": {at: base64.b64encode(member.inline).decode() for at, member in enumerate(members) if member.inline},
+        "serial": {at: member.serial for at, member in enumerate(members) if member.serial},
+        "sha256": [member.sha256 for member in members],
         "refused": [[refused.path, refused.reason] for refused in index.refused],
         "stream_size": index.stream_size,
         "total_size": index.total_size,
@@ -148,10 +166,23 @@ def _from_columns(columns: dict[str, Any]) -> ArchiveIndex:
     executable = set(columns["executable"])
     targets = {int(at): target for at, target in columns["target"].items()}
     inlines = {int(at): base64.b64decode(text) for at, text in columns["inline"].items()}
-    rows = zip(columns["path"], columns["kind"], columns["offset"], columns["size"], columns["mtime_ns"], strict=True)
+    serials = {int(at): serial for at, serial in columns["serial"].items()}
+    named = ("path", "kind", "offset", "size", "mtime_ns", "sha256")
+    rows = zip(*(columns[name] for name in named), strict=True)
     members = tuple(
-        Member(path, _KINDS[kind], offset, size, at in executable, mtime_ns, targets.get(at), inlines.get(at))
-        for at, (path, kind, offset, size, mtime_ns) in enumerate(rows)
+        Member(
+            path,
+            _KINDS[kind],
+            offset,
+            size,
+            at in executable,
+            mtime_ns,
+            targets.get(at),
+            inlines.get(at),
+            serials.get(at, 0),
+            sha256,
+        )
+        for at, (path, kind, offset, size, mtime_ns, sha256) in enumerate(rows)
     )
     refused = tuple(Refused(path, reason) for path, reason in columns["refused"])
     return ArchiveIndex(members, refused, columns["stream_size"], columns["total_size"], tuple(columns["notes"]))

@@ -10,6 +10,8 @@ Rules of this file:
   padding. Anything else that is no gzip header is ignored, as GNU gzip does, but told in
   ``trailing_garbage``: it could be the damaged rest of the content, so its reader must know the end by other
   means.
+* What inflates is given from outside: zlib of Python, or one that also tells where deflate blocks end
+  (``inflate_blocks``).
 * It does not know what it decodes; ``describe_content`` names what is there in place of something expected.
 """
 
@@ -19,12 +21,12 @@ import codecs
 import enum
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from artifactfs.errors import CorruptContent, LimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 MIB = 1024 * 1024
 
@@ -75,6 +77,30 @@ class Limits:
     max_header_bytes: int = 1 * MIB
 
 
+class Inflater(Protocol):
+    """What decodes one gzip member, as ``zlib.decompressobj`` does."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the member has ended."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What stands behind the member's end."""
+
+    @property
+    def unconsumed_tail(self) -> bytes:
+        """What of the last input was not taken for want of room."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """Decode; at most ``max_length`` bytes come out."""
+
+
+def plain_inflater(_begin_in: int, _begin_out: int) -> Inflater:
+    """Return Python's own."""
+    return zlib.decompressobj(_GZIP_WBITS)
+
+
 class _State(enum.Enum):
     """Where in the stream the next byte stands."""
 
@@ -89,11 +115,13 @@ class Gunzip:
     ``feed`` must be iterated to its end before it is called again. After an error the object is of no use.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, make_inflater: Callable[[int, int], Inflater] = plain_inflater) -> None:
+        """``make_inflater`` is told where a member begins: in the input and in the output, in bytes."""
         self._limits = limits
+        self._make_inflater = make_inflater
         self._state = _State.BETWEEN
         self._head = b""  # bytes between members that do not decide yet; shorter than SNIFF_LENGTH
-        self._inflater = zlib.decompressobj(_GZIP_WBITS)
+        self._inflater: Inflater = zlib.decompressobj(_GZIP_WBITS)
         self.bytes_in = 0
         self.bytes_out = 0
         self.members = 0  # complete ones
@@ -145,7 +173,7 @@ class Gunzip:
         if len(head) < len(_GZIP_MAGIC):
             return b""
         if head.startswith(_GZIP_MAGIC):
-            self._begin_member()
+            self._begin_member(self.bytes_in - len(head))
             return head
         if self.members:
             self._state = _State.GARBAGE
@@ -153,10 +181,10 @@ class Gunzip:
             raise CorruptContent(f"not a gzip archive but {describe_content(head)}")
         return b""
 
-    def _begin_member(self) -> None:
+    def _begin_member(self, begin_in: int) -> None:
         if self.members >= self._limits.max_gzip_members:
             raise LimitExceeded(f"the archive has more than max_gzip_members = {self._limits.max_gzip_members}")
-        self._inflater = zlib.decompressobj(_GZIP_WBITS)
+        self._inflater = self._make_inflater(begin_in, self.bytes_out)
         self._head = b""
         self._state = _State.MEMBER
 

@@ -24,6 +24,7 @@ from artifactfs import errors
 from artifactfs.concurrency import SingleFlight
 from artifactfs.content import archive_index, readahead
 from artifactfs.content.archive import Archives
+from artifactfs.content.archive_flight import ArchiveFlight
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK, count, cover, cut
 from artifactfs.content.facts import Facts, PointerFact
@@ -82,8 +83,8 @@ class ContentReader:
         self.flights = SingleFlight(nursery)
         self._providers = providers
         self._local_path = local_path
-        self.archives = Archives(facts, self._provider_stream, make_limits)
-        self.fetcher = Fetcher(nursery, store, facts, self._stream, self._max_streams)
+        self.archives = Archives(nursery, store, facts, self._provider_stream, make_limits)
+        self.fetcher = Fetcher(nursery, store, facts, self._provider_stream, self._max_streams)
         self._open_objects = _Descriptors(OPEN_OBJECTS)
 
     def close(self) -> None:
@@ -96,11 +97,6 @@ class ContentReader:
     ) -> AbstractAsyncContextManager[ContentStream]:
         return self._providers[ref.source].open(ref, span)
 
-    def _stream(self, ref: ContentRef, span: ByteRange) -> AbstractAsyncContextManager[ContentStream]:
-        if self.archives.is_spool(ref):
-            return self.archives.open(ref, span)
-        return self._provider_stream(ref, span)
-
     def _key(self, ref: ContentRef | Pointer) -> str:
         """Return the key of a content in a cache that other sources share."""
         prefix = self._prefixes[ref.source]
@@ -111,25 +107,29 @@ class ContentReader:
 
     async def index(self, archive: ContentRef) -> archive_index.ArchiveIndex:
         """Return the table of an archive's files."""
-        return await self.archives.index(self._keyed(archive), self.fetcher, self.flights)
+        return await self.archives.index(self._keyed(archive))
+
+    async def arriving(self, archive: ContentRef) -> ArchiveFlight | None:
+        """Return the flight that brings an archive for the first time; None if its index is known."""
+        return await self.archives.arriving(self._keyed(archive))
 
     def pointer_fact(self, pointer: Pointer) -> PointerFact | None:
         """Return what a pointer's bytes were when last read."""
         return self.facts.pointer(self._key(pointer))
 
-    def tree_member(
-        self, archive: ContentRef, index: archive_index.ArchiveIndex, member: archive_index.Member
-    ) -> TreeMember:
-        """Return a file, directory or symlink of an archive as the tree knows it."""
+    def tree_member(self, archive: ContentRef, member: archive_index.Member, flight: str = "") -> TreeMember:
+        """Return a file, directory or symlink of an archive as the tree knows it.
+
+        ``flight`` is the number of the flight that shows it before the archive has been read to its end.
+        """
         content: Content | None = None
         size = member.size
         if member.inline is not None:
             content, size = Inline(member.inline), len(member.inline)
         elif member.kind == "file":
-            spool = self.archives.spool(self._keyed(archive), index.stream_size)
-            content = ArchiveMember(spool, member.offset, member.size)
+            content = ArchiveMember(self._keyed(archive), member.offset, member.size, member.sha256, flight)
         return TreeMember(
-            member.path, member.kind, content, size, member.executable, member.mtime_ns, member.target
+            member.path, member.kind, content, size, member.executable, member.mtime_ns, member.target, member.serial
         )  # fmt: skip
 
     async def pin(self, pointer: Pointer, max_age_s: float) -> tuple[ContentRef, PointerFact]:
@@ -172,6 +172,7 @@ class ContentReader:
             case Inline(data):
                 return len(data)
             case ArchiveMember(_, _, length):
+                self.archives.key(content)  # an error if the archive has turned out to be damaged
                 return length
             case ContentRef():
                 return await self.fetcher.size(self._keyed(content))
@@ -186,9 +187,8 @@ class ContentReader:
         match content:
             case Inline(data):
                 return data[offset : offset + length]
-            case ArchiveMember(spool, begin, size):
-                length = min(length, size - offset)
-                return await self._read_blocks(spool, begin + offset, length, begin + size, pattern)
+            case ArchiveMember():
+                return await self._read_member(content, offset, min(length, content.length - offset))
             case Pointer():
                 message = "a pointer must be pinned before it is read"
                 raise errors.BadHandle(message)
@@ -196,6 +196,15 @@ class ContentReader:
                 return await self._read_ref(content, offset, length, pattern)
             case _:
                 assert_never(content)
+
+    async def _read_member(self, member: ArchiveMember, offset: int, length: int) -> bytes:
+        """Return bytes of a file in an archive; what is missing comes as a whole file, so nothing is fetched ahead."""
+        key = self.archives.key(member)
+        parts = []
+        for number in cover(offset, length):
+            block = self.store.get_nowait(key, number) or await self.archives.block(member, number)
+            parts.append(cut(number, block, offset, length))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _read_ref(self, ref: ContentRef, offset: int, length: int, pattern: readahead.Pattern) -> bytes:
         match ref.access:

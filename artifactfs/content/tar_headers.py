@@ -114,13 +114,14 @@ class TarScanner:
         self._pending = _Pending({})
         self._global_mtime: bytes | None = None
         self._name_bytes = 0
-        self.members: list[RawMember] = []
+        self.members: list[RawMember] = []  # who reads them may take them out
+        self.seen = 0
         self.stream_size = 0
         self.ended = False  # the end block was seen
         self.trailing_data = False  # ... and something other than zeros behind it
 
     def __repr__(self) -> str:
-        return f"<TarScanner {len(self.members)} members in {self.stream_size} bytes, ended={self.ended}>"
+        return f"<TarScanner {self.seen} members in {self.stream_size} bytes, ended={self.ended}>"
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream.
@@ -157,10 +158,10 @@ class TarScanner:
         """
         if self.ended or not self.stream_size:
             return
-        if not self.members and self.stream_size < BLOCK:
+        if not self.seen and self.stream_size < BLOCK:
             raise CorruptContent(_no_tar(bytes(self._partial)))
         if self._skip or self._partial or self._collected != self._header or self._pending.seen:
-            last = f", in or behind member {len(self.members)}" if self.members else ""
+            last = f", in or behind member {self.seen}" if self.seen else ""
             raise CorruptContent(f"the tar archive is cut off after {self.stream_size} bytes{last}")
 
     def _header(self, block: bytes) -> None:
@@ -256,11 +257,12 @@ class TarScanner:
             self._collected, self._skip = self._header, self._after_sparse_map
 
     def _add(self, member: RawMember) -> None:
-        if len(self.members) >= self._limits.max_entries:
+        if self.seen >= self._limits.max_entries:
             raise LimitExceeded(f"the archive has more than max_entries = {self._limits.max_entries}")
         self._name_bytes += len(member.name) + len(member.link)
         if self._name_bytes > self._limits.max_all_path_bytes:
             raise LimitExceeded(f"the archive's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}")
+        self.seen += 1
         self.members.append(member)
 
 

@@ -73,8 +73,7 @@ class Status:
     def _archives(self) -> list[dict[str, Any]]:
         if self.fs is None:
             return []
-        progress = self.fs.content.archives.progress
-        return [{"archive": key, "bytes": done, "files": seen} for key, (done, seen) in progress.items()]
+        return self.fs.content.archives.progress()
 
     def _pending(self) -> list[str]:
         if self.fs is None:

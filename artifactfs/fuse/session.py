@@ -51,6 +51,7 @@ async def session(operations: Operations, mountpoint: Path, extra_options: Colle
     options = set(pyfuse3.default_options)
     options |= {f"fsname={FSNAME}", f"subtype={FSNAME}", "nosuid", "nodev", "noatime", *extra_options}
     operations.fs.directories.listings.changed = notify.entry_changed
+    operations.fs.directories.trees.spoiled = notify.pages_spoiled
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:

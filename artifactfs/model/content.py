@@ -87,11 +87,21 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """A file inside an archive: a range of the archive's decompressed stream, both in bytes."""
+    """A file inside an archive.
+
+    Attributes:
+        archive: the compressed bytes it is in.
+        offset: where its content begins in the decompressed stream, in bytes.
+        length: of its content, in bytes.
+        sha256: of its content, in lower-case hex; None while the archive has not been read to its end.
+        flight: which reading of the archive has shown it, while nothing is sure of it yet.
+    """
 
     archive: ContentRef
     offset: int
     length: int
+    sha256: str | None = None
+    flight: str = ""
 
 
 Content = ContentRef | Pointer | Inline | ArchiveMember

@@ -215,6 +215,7 @@ class TreeMember:
         content: of a file.
         size: of a file, in bytes.
         target: of a symlink.
+        serial: 0, or a number that nothing had that stood at this path before it in the same archive.
     """
 
     path: str
@@ -224,3 +225,4 @@ class TreeMember:
     executable: bool = False
     mtime_ns: int | None = None
     target: str | None = None
+    serial: int = 0

@@ -140,7 +140,7 @@ class Node:
         """Take over what a newer listing says of the same inode; an edited file keeps what its writer set."""
         self.name, self.parent = newer.name, newer.parent or self.parent
         self.artifact, self.version = newer.artifact, newer.version
-        self.directory, self.writable = newer.directory, newer.writable
+        self.directory, self.writable, self.immutable = newer.directory, newer.writable, newer.immutable
         if self.draft is None:
             self.content, self.mtime_ns, self.executable = newer.content, newer.mtime_ns, newer.executable
             # A size that was settled stays: the identity, and with it the content, is the same.

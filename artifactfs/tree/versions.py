@@ -226,7 +226,8 @@ def member_node(root: Node, member: TreeMember, name: str) -> Node:
     stable = place.present and root.writable
     mark = () if not stable else (str(getattr(content, "key", "")), str(member.executable), member.target or "")
     base = ("edited", root.source, place.artifact.key) if stable else root.identity
-    identity = (*base, "/", member.path, member.kind, *mark)
+    again = (str(member.serial),) if member.serial else ()
+    identity = (*base, "/", member.path, member.kind, *mark, *again)
     kind = {"dir": Kind.DIRECTORY, "symlink": Kind.SYMLINK}.get(member.kind, Kind.FILE)
     size = (
         Exact(len((member.target or "").encode("utf-8", "surrogateescape")))

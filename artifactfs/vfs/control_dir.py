@@ -20,6 +20,7 @@ This directory is not listed in its parent, so that recursive commands stay out 
 status.json   what `artifactfs status --json` prints
 metrics       counters, one `name{labels} value` a line
 errors        the latest failures, newest last
+progress      archives that are being downloaded: how far, how many files, for how long
 pending       saves that have not reached their service yet
 
 `artifactfs why PATH` explains a single path.
@@ -51,6 +52,15 @@ def metrics_text(status: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def progress_text(status: dict[str, Any]) -> str:
+    """Return the archives on their way, one a line."""
+    lines = []
+    for row in status["archives"]:
+        share = f" of {row['total']} bytes ({100 * row['bytes'] // row['total']}%)" if row["total"] else " bytes"
+        lines.append(f"{row['archive']}: {row['bytes']}{share}, {row['files']} members, {row['seconds']:.0f} s")
+    return "".join(line.replace("\n", " ") + "\n" for line in lines)
+
+
 class ControlFiles:
     """Makes the files; ``status`` returns the whole state."""
 
@@ -62,6 +72,7 @@ class ControlFiles:
             "status.json": lambda: json.dumps(self._status(), indent=2) + "\n",
             "metrics": lambda: metrics_text(self._status()),
             "errors": lambda: errors_text(self._status()),
+            "progress": lambda: progress_text(self._status()),
             "pending": lambda: "".join(f"{line}\n" for line in self._status()["pending"]),
         }
 

@@ -52,6 +52,7 @@ class Directories:
         self.history = History(sources, content)
         self.trees = Trees(sources, content, self.history)
         self.history.changed = self.trees.forget
+        self.trees.changed = lambda parent, name: self.listings.changed(parent, name)  # noqa: PLW0108 - it is set later
         self.ids = Ids(sources, self.history)
         self.listings = Listings(
             sources, content, self.ids.shelve, unshelve=self.ids.unshelve, show_ids=show_ids
@@ -86,6 +87,8 @@ class Directories:
         if isinstance(node.directory, IdShelf):
             artifact = await self.ids.find(node.source, node.directory, name)
             return None if artifact is None else versions.shelf_node(artifact, name, node.mtime_ns, node.source)
+        if isinstance(node.directory, VersionDir):
+            return await self.trees.lookup(node, node.directory, name)
         level = await self.children(node)
         found = level.children.get(name) or level.hidden.get(name)
         if found is not None:

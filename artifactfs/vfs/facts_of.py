@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from artifactfs.content.reader import ContentReader
-from artifactfs.model.content import ContentRef, Exact, Hint, Pointer
+from artifactfs.model.content import ArchiveMember, ContentRef, Exact, Hint, Pointer
 from artifactfs.tree.nodes import Node
 from artifactfs.tree.versions import iso
 
@@ -34,7 +34,7 @@ def describe(node: Node, service: str, content: ContentReader) -> dict[str, Any]
 
 
 def _sha256(node: Node, content: ContentReader) -> str | None:
-    if isinstance(node.content, ContentRef):
+    if isinstance(node.content, ContentRef | ArchiveMember):
         return node.content.sha256
     if isinstance(node.content, Pointer):
         fact = content.pointer_fact(node.content)

@@ -2,38 +2,73 @@
 
 Rules of this file: a version's files are asked for once; the table is kept laid out for as long as there is room. What
 is below a version id never changes; the present tree of an artifact that this mount may change follows its newest
-version.
+version. Of an archive that is still on its way a name is shown as soon as its header is here; what its end says
+otherwise of such a name, the kernel is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
 from cachetools import LRUCache
 
 from artifactfs import errors
+from artifactfs.content.archive_flight import ArchiveFlight
 from artifactfs.content.reader import ContentReader
 from artifactfs.model.entry import Archive, Artifact, Empty, SingleFile, Tree, TreeMember, Version
-from artifactfs.tree import versions
+from artifactfs.tree import names, versions
 from artifactfs.tree.layout import Level
 from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs.history import History
 from artifactfs.vfs.sources import Source
 
+log = logging.getLogger(__name__)
+
 # Trees of versions kept laid out; one of 2,000 files takes about 2 MB.
 TREES = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Early:
+    """A name that was shown before its archive had been read to its end: in which directory, and what as."""
+
+    directory: Node
+    place: VersionDir
+    node: Node
+    shown: tuple[object, ...]
+
+
+def _shown(node: Node) -> tuple[object, ...]:
+    """Return what the kernel may have been told of a node that is in an archive."""
+    return (node.identity, node.size, node.mtime_ns, node.executable)
+
+
+async def _nothing(_ino: int) -> None:
+    """Do nothing."""
+
+
 @dataclass(slots=True)
 class Trees:
-    """The trees of every version of a mount."""
+    """The trees of every version of a mount.
+
+    ``changed`` is told of names that stand for something else than they were shown as, ``spoiled`` of inodes whose
+    bytes may be wrong.
+    """
 
     sources: Mapping[str, Source]
     content: ContentReader
     history: History
+    changed: Callable[[int, str], None] = lambda _parent, _name: None
+    spoiled: Callable[[int], Awaitable[None]] = _nothing
     _trees: LRUCache[tuple[str, ...], dict[str, Level]] = field(default_factory=lambda: LRUCache(TREES))
+    _early: dict[str, dict[tuple[int, str], Early]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Hear of every archive that has arrived."""
+        self.content.archives.landed = self._compare
 
     def forget(self, source: str, artifact: Artifact) -> None:
         """Lay the present trees of an artifact out anew: their nodes go on living as what was saved over them."""
@@ -57,9 +92,49 @@ class Trees:
             raise errors.NotFound(subject=place.path)
         return level
 
+    async def lookup(self, node: Node, place: VersionDir, name: str) -> Node | None:
+        """Return what a name stands for in a directory of a version, None if for nothing."""
+        content = place.version.content if place.version is not None else None
+        if isinstance(content, Archive) and self._key(node, place, place.version) not in self._trees:
+            flight = await self.content.arriving(content.ref)
+            found = None if flight is None else await self._arrived(flight, content, node, place, name)
+            if found is not None:
+                return found
+        level = await self.level(node, place)
+        return level.children.get(name) or level.hidden.get(name)
+
+    async def _arrived(
+        self, flight: ArchiveFlight, archive: Archive, node: Node, place: VersionDir, name: str
+    ) -> Node | None:
+        """Wait for the header of a name alone; None if only the whole archive can tell what it stands for."""
+        title = names.decode(name)
+        if not title:
+            return None
+        member = await flight.child(list(filter(None, place.path.split("/"))), title)
+        if member is None or flight.landed.is_set():
+            return None
+        shown = self.content.tree_member(archive.ref, member, flight.number)
+        found = versions.member_node(self._tree_root(node, place), shown, name)
+        found.immutable = False  # not before the archive has been verified
+        self._early.setdefault(flight.number, {})[(node.ino, name)] = Early(node, place, found, _shown(found))
+        return found
+
+    async def _compare(self, flight: ArchiveFlight) -> None:
+        """Have the kernel forget what it was shown of an archive and is not so, or is not sure any more."""
+        for (parent, name), early in self._early.pop(flight.number, {}).items():
+            node = None
+            if flight.error is None:
+                try:
+                    node = (await self.level(early.directory, early.place)).children.get(name)
+                except errors.ArtifactFSError as error:
+                    log.info("a directory of an archive is not one at its end: %s", error)
+            if node is None or _shown(node) != early.shown:
+                self.changed(parent, name)
+            if flight.error is not None:
+                await self.spoiled(early.node.ino)
+
     async def _tree(self, node: Node, place: VersionDir, version: Version) -> dict[str, Level]:
-        # Both places of a version show the same files as different inodes: the present one may be edited.
-        key = (node.source, version.id, str(place.present), *self._root_identity(node, place))
+        key = self._key(node, place, version)
         levels = self._trees.get(key)
         if levels is None:
             members = await self._members(node.source, place.artifact, version)
@@ -67,6 +142,10 @@ class Trees:
             levels = await trio.to_thread.run_sync(versions.tree_levels, root, members)
             self._trees[key] = levels
         return levels
+
+    def _key(self, node: Node, place: VersionDir, version: Version | None) -> tuple[str, ...]:
+        # Both places of a version show the same files as different inodes: the present one may be edited.
+        return (node.source, version.id if version else "", str(place.present), *self._root_identity(node, place))
 
     @staticmethod
     def _root_identity(node: Node, place: VersionDir) -> tuple[str, ...]:
@@ -89,7 +168,7 @@ class Trees:
         match version.content:
             case Archive(ref):
                 index = await self.content.index(ref)
-                return [self.content.tree_member(ref, index, member) for member in index.members]
+                return [self.content.tree_member(ref, member) for member in index.members]
             case Tree(locator):
                 return list(await self.sources[source].provider.tree(artifact, locator))
             case _:
