@@ -52,8 +52,8 @@ class Ramp:
 
 # Measured on a prototype at 20 ms: 6 growing to 400 reads 2,000 files in 1.9 s, at the limit of 32 connections.
 FILES = Ramp(6, 400)
-# A size of a small file costs the file; as many as are under way at once, then some.
-SIZES = Ramp(16, 128)
+# A size of a small file costs the file: it is earned as slowly, and fewer are of use before somebody looks.
+SIZES = Ramp(6, 128)
 # A listing is a request or more; 32 ahead are one round trip for 50 directories' second half.
 DIRECTORIES = Ramp(4, 32)
 
@@ -147,13 +147,6 @@ class Track:
         """Expect a program that has come through the directories before in this order: its first visit goes on."""
         if not self._cursors or self._cursors[0].at is None:
             self._cursors[:1] = [Cursor(None, orders, window, now)]
-
-    def current(self, now: float) -> Cursor | None:
-        """Return the program that was here last, if it goes through in order and has not stopped."""
-        for cursor in self._cursors[:1]:
-            if cursor.run >= EARNED and now - cursor.seen_at <= PAUSE_S:
-                return cursor
-        return None
 
     def visit(self, number: int, now: float) -> Cursor:
         """Note a visit; return the way it belongs to."""

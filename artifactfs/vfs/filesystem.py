@@ -174,7 +174,8 @@ class FileSystem:
         elif is_control(node):
             self.control.refresh(node)
         elif isinstance(node.content, Pointer):
-            self.prefetch.sized(node)
+            if not self.pointers.believed_s(node):
+                self.prefetch.sized(node)
             await self.pointers.settle(node, node.content)
         elif node.kind is Kind.FILE and not isinstance(node.size, Exact) and node.content is not None:
             self.prefetch.sized(node)
