@@ -78,7 +78,7 @@ def settled(lab: Lab, quiet_s: float = 0.5) -> None:
     count = -1
     while count != len(lab.seen):
         count = len(lab.seen)
-        time.sleep(quiet_s)
+        time.sleep(quiet_s)  # noqa: TID251 - no event loop here
 
 
 def test_a_listing_is_nothing_to_go_ahead_of(flows: Lab, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_sizes_of_siblings_are_settled_together(objects: Lab, tmp_path: Path) ->
             settled(objects)
         finally:
             objects.heal()
-        files = [path for path in run.rglob("*.txt")]
+        files = list(run.rglob("*.txt"))
         assert set(contents(requests).values()) == {1}
         assert took_s < len(files) * delay_s / 2
         with objects.counted() as requests:
