@@ -184,10 +184,12 @@ class ContentReader:
                 return 0
 
     async def _prefetch_ref(self, ref: ContentRef, max_bytes: int) -> int:
+        # Looked at before the size is asked for, which may bring the first blocks.
+        here = {index for index in range(count(max_bytes)) if self.store.get_nowait(ref.key, index) is not None}
+        here |= self.store.present(ref.key)
         size = await self.fetcher.size(ref)
         wanted = range(count(min(size, max_bytes)))
-        present = self.store.present(ref.key)
-        missing = [index for index in wanted if index not in present]
+        missing = [index for index in wanted if index not in here]
         if not missing or (ref.access is Access.STREAMED and size > max_bytes):
             return 0
         self.fetcher.start(ref, wanted)
