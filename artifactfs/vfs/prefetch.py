@@ -245,9 +245,10 @@ class Prefetch:
             yield record, record.nodes[number]
         for _, node in self._upcoming(record, order):
             inner = self._records.get(node.ino)
-            if inner is not None:
-                for number in inner.track(what).line(order):
-                    yield inner, inner.nodes[number]
+            if inner is None:
+                return  # not listed yet, nor what comes after it
+            for number in inner.track(what).line(order):
+                yield inner, inner.nodes[number]
 
     # -- what is to be done ----------------------------------------------------------------------------------
 
@@ -285,6 +286,8 @@ class Prefetch:
                 if not self._may_send(job.node.source):
                     break
                 queue.popleft()
+                if job.node.content is not None:
+                    self._ledger.begin((what, job.node.ino), _known_size(job.node.content), now)
                 self._under_way[job.node.source] = self._under_way.get(job.node.source, 0) + 1
                 return job
         return None
@@ -322,7 +325,6 @@ class Prefetch:
         if content is None:
             return
         key, fetched = (job.what, job.node.ino), 0
-        self._ledger.begin(key, _known_size(content), trio.current_time())
         try:
             if job.what is What.SIZES:
                 size = await self._content.size(content)
