@@ -80,6 +80,7 @@ class ContentReader:
         self.facts = facts
         self._prefixes = {name: f"{fingerprint}/" for name, fingerprint in fingerprints.items()}
         self.store = store
+        self.nursery = nursery
         self.flights = SingleFlight(nursery)
         self._providers = providers
         self._local_path = local_path
@@ -181,6 +182,36 @@ class ContentReader:
                 return fact.size
             case _:
                 assert_never(content)
+
+    async def prefetch(self, content: Content, max_bytes: int, max_age_s: float) -> int:
+        """See that the first ``max_bytes`` of a content are here; return how many bytes were fetched for it.
+
+        A pointer is read whole, unless it was at most ``max_age_s`` seconds ago. Content that only comes whole and is
+        larger is left alone.
+        """
+        match content:
+            case Pointer():
+                before = self.pointer_fact(content)
+                _, fact = await self.pin(content, max_age_s)
+                return 0 if before is not None and before.checked_at == fact.checked_at else fact.size
+            case ContentRef(access=Access.RANGED | Access.STREAMED):
+                return await self._prefetch_ref(self._keyed(content), max_bytes)
+            case _:
+                return 0
+
+    async def _prefetch_ref(self, ref: ContentRef, max_bytes: int) -> int:
+        # Looked at before the size is asked for, which may bring the first blocks.
+        here = {index for index in range(count(max_bytes)) if self.store.get_nowait(ref.key, index) is not None}
+        here |= self.store.present(ref.key)
+        size = await self.fetcher.size(ref)
+        wanted = range(count(min(size, max_bytes)))
+        missing = [index for index in wanted if index not in here]
+        if not missing or (ref.access is Access.STREAMED and size > max_bytes):
+            return 0
+        self.fetcher.start(ref, wanted)
+        for index in missing:
+            await self.fetcher.block(ref, index)
+        return sum(min(size - index * BLOCK, BLOCK) for index in missing)
 
     async def read(self, content: Content, offset: int, length: int, pattern: readahead.Pattern) -> bytes:
         """Return up to ``length`` bytes from ``offset``; fewer only at the end."""

@@ -30,6 +30,7 @@ def open_file(fs: FileSystem, ino: int, flags: int) -> Opened | None:
     writer = fs.writer
     if ino in writer.overlay.edits or writer.turns.busy:
         return None
+    fs.prefetch.opened(node)
     handle = fs.handles.add(ReadHandle(node, content or EMPTY, size.value))
     return Opened(handle, writer.overlay.keeps_pages(ino))
 

@@ -23,6 +23,7 @@ from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.handles import DirectoryHandle, HandleTable, ReadHandle, WriteHandle
 from artifactfs.vfs.namespace import Namespace
 from artifactfs.vfs.pointers import Pointers
+from artifactfs.vfs.prefetch import Prefetch
 from artifactfs.vfs.renaming import Move, Renamer
 from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writing import Writer
@@ -80,6 +81,7 @@ class FileSystem:
         renamer = Renamer(self.directories, self.writer, self.inodes.nodes)
         self.namespace = Namespace(self.directories, self.writer, renamer)
         self.pointers = Pointers(content, self.handles)
+        self.prefetch = Prefetch(self.directories, content)
 
     def _make_root(self, *, single: bool) -> Node:
         if single:
@@ -177,8 +179,11 @@ class FileSystem:
         elif is_control(node):
             self.control.refresh(node)
         elif isinstance(node.content, Pointer):
+            if not self.pointers.believed_s(node):
+                self.prefetch.sized(node)
             await self.pointers.settle(node, node.content)
         elif node.kind is Kind.FILE and not isinstance(node.size, Exact) and node.content is not None:
+            self.prefetch.sized(node)
             node.size = Exact(await self.content.size(node.content))
         return node
 
@@ -215,7 +220,9 @@ class FileSystem:
     async def opendir(self, ino: int) -> int:
         """Open a directory as it is now; return the handle."""
         node = self.node(ino)
-        return self.handles.add(DirectoryHandle(node, await self._entries(node)))
+        entries = await self._entries(node)
+        self.prefetch.entered(node, entries)
+        return self.handles.add(DirectoryHandle(node, entries))
 
     async def _entries(self, node: Node) -> list[Node]:
         await self.writer.settled(node.source)
@@ -255,6 +262,7 @@ class FileSystem:
     async def _open_reading(self, node: Node) -> Opened:
         if is_control(node):
             self.control.refresh(node)
+        self.prefetch.opened(node)
         content = node.content or Inline(b"")
         if isinstance(content, Pointer):
             ref, keep, direct = await self.pointers.open(node, content)

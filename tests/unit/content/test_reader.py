@@ -257,3 +257,37 @@ async def test_reads_at_the_end_and_behind_it(make: Make) -> None:
         assert await reader.read(content, len(data), 100, Pattern()) == b""
         assert await reader.read(content, len(data) + 5, 100, Pattern()) == b""
         assert await reader.read(content, BLOCK - 2, 4, Pattern()) == data[BLOCK - 2 : BLOCK + 2]
+
+
+async def test_what_was_fetched_ahead_is_not_asked_for_again(make: Make) -> None:
+    """Neither by who reads it nor by who fetches it ahead once more; the answer tells the bytes fetched."""
+    service = Service(notes=b"x" * 1000)
+    reader = make(a=service)
+    assert await reader.prefetch(reference(), 1 << 20, 60) == 1000
+    assert await reader.prefetch(reference(), 1 << 20, 60) == 0
+    assert await reader.read(reference(), 0, 2000, Pattern()) == b"x" * 1000
+    assert service.asked == ["notes"]
+
+
+async def test_a_pointer_is_fetched_ahead_if_it_was_not_read_lately(make: Make) -> None:
+    service = Service(notes=b"x" * 1000)
+    reader = make(a=service)
+    assert await reader.prefetch(pointer(), 1 << 20, 60) == 1000
+    assert await reader.prefetch(pointer(), 1 << 20, 60) == 0
+    assert await reader.prefetch(pointer(), 1 << 20, -1) == 1000
+    assert service.asked == ["notes", "notes"]
+
+
+async def test_of_what_only_comes_whole_nothing_large_is_fetched_ahead(make: Make) -> None:
+    service = Service(notes=b"x" * 1000)
+    reader = make(a=service)
+    known = ContentRef("a", "id", ("notes",), Exact(1000), Access.STREAMED)
+    assert await reader.prefetch(known, 999, 60) == 0
+    assert not service.asked
+
+
+async def test_what_needs_no_request_is_not_fetched_ahead(make: Make) -> None:
+    reader = make(a=Service())
+    local = ContentRef("a", "id", ("notes",), Exact(1000), Access.LOCAL)
+    for content in (local, Inline(b"data"), ArchiveMember(local, 0, 10)):
+        assert await reader.prefetch(content, 1 << 20, 60) == 0
