@@ -108,7 +108,7 @@ def ran(command: Sequence[str], *, timeout_s: float = 60.0, env: Mapping[str, st
     except OSError as error:
         raise errors.Unavailable(f"{command[0]}: {error.strerror}") from None
     if done.returncode:
-        raise errors.Unavailable(f"`{' '.join(command)[:80]}`: {done.stderr.strip()[-300:]}")
+        raise errors.Unavailable(f"`{' '.join(command)[:80]}`: {(done.stderr or done.stdout).strip()[-300:]}")
     return done.stdout
 
 

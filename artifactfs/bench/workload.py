@@ -90,9 +90,10 @@ def fill_store(load: Workload, directory: Path) -> None:
             workflow = fill.workflow(WORKFLOW, "2026-05-01 08:00", "What the benchmark reads.")
             for version in (1, 2):
                 _fill_run(fill, load, version)
+            # Version 1 is saved last: the present is what everybody reads.
             tree = [
-                (f"2026-05-0{version} 09:00", "agent", f"version {version}", _entries(load, version))
-                for version in (1, 2)
+                (f"2026-05-0{3 - version} 09:00", "agent", f"version {version}", _entries(load, version))
+                for version in (2, 1)
             ]
             fill.tree(workflow, "tree", tree)
             fill.file(workflow, BIG, b"".join(big_pieces(load.big_mib)), "2026-05-01 09:00")
