@@ -283,8 +283,9 @@ class Mounter(Contender):
         """Return what to start; it must not go to the background."""
 
     def environ(self) -> dict[str, str]:
-        """Return the environment to start it in."""
-        return {**os.environ, "HOME": str(self.directory)}
+        """Return the environment to start it in: none of the user's own settings of these programs."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RCLONE_", "SSH_"))}
+        return {**kept, "HOME": str(self.directory)}
 
     def place(self) -> Place:
         """Return where the plain copy is shown."""

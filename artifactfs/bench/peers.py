@@ -114,7 +114,7 @@ class S3fs(Mounter):
         """Return the command."""
         url = f"http://{self._ground.host(self.rtt_ms)}:{self._ground.servers.s3}"
         options = f"url={url},use_path_request_style,passwd_file={self._secret},use_cache={self.cache}"
-        more = "stat_cache_expire=6000,max_stat_cache_size=200000,kernel_cache,umask=0022,ro,compat_dir,listobjectsv2"
+        more = "stat_cache_expire=6000,max_stat_cache_size=200000,kernel_cache,umask=0022,ro,listobjectsv2"
         return ["s3fs", BUCKET, str(self.top), "-f", "-o", f"{options},{more}"]
 
 
@@ -148,7 +148,7 @@ class Davfs(Mounter):
         config = self.directory / "davfs2.conf"
         config.write_text(
             f"cache_dir {self.cache}\ncache_size 1000\ndir_refresh 600\nfile_refresh 600\nuse_locks 0\nask_auth 0\n"
-            "dav_user root\ndav_group root\nignore_dav_header 1\n"
+            "buf_size 256\n"  # KiB; newer kernels ask for more of a directory at once than its default can answer
         )
         url = f"http://{self._ground.host(self.rtt_ms)}:{self._ground.webdav_port}/"
         return ["mount.davfs", url, str(self.top), "-o", f"ro,conf={config}"]
@@ -164,6 +164,7 @@ class Davfs(Mounter):
         """Start it; the command that was started ends once it is mounted."""
         self.top.mkdir(exist_ok=True)
         self.cache.mkdir(exist_ok=True)
+        self.cache.chmod(0o1777)  # it goes on as a user of its own
         processes.ran(self.command(), timeout_s=START_S)
 
 

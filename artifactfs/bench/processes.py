@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -126,8 +127,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
+# Ends a process when this one ends, however that ends; replaces itself by the command, so that the id is the command's.
+_WITH_US = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+
+
 def started(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a server; its words go to a file, its standard input is a pipe that ends with this process.
+    """Start a server; its words go to a file, its standard input is a pipe that ends with this process,
+    and where the system offers it, so does the server.
 
     Raises:
         Unavailable: it is not installed.
@@ -135,7 +141,8 @@ def started(command: Sequence[str], log: Path, env: Mapping[str, str] | None = N
     try:
         with log.open("ab") as sink:
             return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, env=env, start_new_session=True
+                [*_WITH_US, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, env=env,
+                start_new_session=True,
             )  # fmt: skip
     except OSError as error:
         raise errors.Unavailable(f"{command[0]}: {error.strerror}") from None

@@ -75,6 +75,7 @@ def _directories() -> Iterator[tuple[Path, Path]]:
     try:
         made.append(Path(tempfile.mkdtemp(prefix=PREFIX, dir=SHM if in_memory else None)))
         made.append(Path(tempfile.mkdtemp(prefix=PREFIX)))
+        made[1].chmod(0o711)  # noqa: S103 - davfs2 reaches its cache as a user of its own
         yield made[0], made[1]
     finally:
         for directory in made:

@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 from artifactfs import errors
 from artifactfs.bench import processes
 from artifactfs.bench.network import LOOPBACK, Network
-from artifactfs.bench.workload import BIG
+from artifactfs.bench.workload import BIG, SAVED
 
 START_S = 60.0
 BUCKET = "bucket"
@@ -57,8 +57,8 @@ http {{
   server {{
     listen {listen}:{s3};
     location = /{bucket} {{ default_type application/xml; alias {root}/s3/$listing; }}
-    location = /{bucket}/ {{ default_type application/xml; alias {root}/s3/$listing; }}
-    location /{bucket}/ {{ alias {tree}/; }}
+    location = /{bucket}/ {{ rewrite ^ /{bucket} last; }} # a path that ends so would be a directory
+    location /{bucket}/ {{ alias {tree}/; if (-d $request_filename) {{ return 404; }} }}
   }}
 }}
 """
@@ -179,8 +179,9 @@ def _listing(place: Path | None, prefix: str) -> str:
         else:
             stat = path.stat()
             parts.append(
-                f"<Contents><Key>{name}</Key><LastModified>2026-05-01T08:00:00.000Z</LastModified>"
-                f"<ETag>&quot;{stat.st_ino:032x}&quot;</ETag><Size>{stat.st_size}</Size>"
+                f"<Contents><Key>{name}</Key><LastModified>{SAVED}</LastModified>"
+                # As nginx makes it for the file itself: a client that sees another takes the file for changed.
+                f"<ETag>&quot;{int(stat.st_mtime):x}-{stat.st_size:x}&quot;</ETag><Size>{stat.st_size}</Size>"
                 "<StorageClass>STANDARD</StorageClass></Contents>"
             )
     return (

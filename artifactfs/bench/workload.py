@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from artifactfs.store.catalog import Store
@@ -24,6 +26,7 @@ CHANGED_EVERY = 10
 SMALLEST, LARGEST = 1_000, 50_000
 MIB = 1 << 20
 WORKFLOW = "bench"
+SAVED = "2026-05-01T08:00:00.000Z"
 PHASE = "out"
 BIG = "big.bin"
 WORDS = ("artifact", "report", "finding", "table", "summary", "source", "review", "draft", "result", "note")
@@ -79,6 +82,10 @@ def write_plain(load: Workload, root: Path) -> None:
             path.write_bytes(file_bytes(at, version))
     with (root / BIG).open("wb") as out:
         out.writelines(big_pieces(load.big_mib))
+    # As the bucket's listing says: a client that sees another time believes that the file has changed.
+    saved = datetime.fromisoformat(SAVED).timestamp()
+    for path in root.rglob("*"):
+        os.utime(path, (saved, saved))
 
 
 def fill_store(load: Workload, directory: Path) -> None:
@@ -119,7 +126,7 @@ def _fill_upload(store: Store, load: Workload) -> None:
     for piece in big_pieces(load.big_mib):
         md5.update(piece)
     sha256, size = store.objects.put_stream(big_pieces(load.big_mib), durable=False)
-    made = 1_777_622_400 * 10**9  # 2026-05-01 08:00 UTC
+    made = int(datetime.fromisoformat(SAVED).timestamp()) * 10**9
     store.put_upload(Upload(UPLOAD_ID, BIG, "assistants", size, sha256, md5.hexdigest(), made))
 
 
