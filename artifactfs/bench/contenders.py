@@ -101,7 +101,12 @@ class Contender(ABC):
         return None
 
     def shrink(self, max_bytes: int | None) -> None:
-        """Let the cache be that large from the next start on, or as large as before."""
+        """Let the cache be that large from the next start on, or as large as before.
+
+        Raises:
+            Unsupported: there is no such limit.
+        """
+        raise errors.Unsupported(f"{self.name} has no cache of {max_bytes} bytes")
 
 
 def unmount(top: Path) -> None:
@@ -133,11 +138,18 @@ def _only(top: Path, below: str | None) -> Path | None:
     return next(iter(top.glob(below)), None) if "*" in below else top / below
 
 
+def _runs(run: str, big: str | None) -> Layout:
+    """Return where single files are, by run."""
+    tree, newer = (f"run{version}/{run}/{PHASE}" for version in (1, 2))
+    return Layout(tree, tree, newer, big)
+
+
 LAYOUTS: Mapping[str, Layout] = {
-    "syntropic137": Layout(*(f"run{at}/exec-*/{PHASE}" for at in (1, 1, 2))),
-    "vlmrun": Layout(*(f"run{at}/[0-9a-f]*-*/{PHASE}" for at in (1, 1, 2)), f"files/{BIG}"),
+    "syntropic137": _runs("exec-*", None),
+    "vlmrun": _runs("[0-9a-f]*-*", f"files/{BIG}"),
+    # The present is what was saved last, and that is version 1 of the workload.
     "vm0": Layout("artifacts/tree", "artifacts/by-id/*/versions/v2", "artifacts/by-id/*/versions/v1"),
-    "local": Layout(*(f"run{at}/exec-*/{PHASE}" for at in (1, 1, 2)), f"{WORKFLOW}/{BIG}"),
+    "local": _runs("exec-*", f"{WORKFLOW}/{BIG}"),
 }
 
 
@@ -155,13 +167,14 @@ class Ours(Contender):
     kind = "artifactfs"
     reads_all = True
 
-    def __init__(self, name: str, directory: Path, source: Source) -> None:
-        """Mount ``source``; home, cache and state are below ``directory``."""
+    def __init__(self, name: str, directory: Path, source: Source, runtime: Path) -> None:
+        """Mount ``source``; home, cache and state are below ``directory``; ``runtime`` is short, for sockets."""
         super().__init__(name, directory)
         self.source = source
         self.remote = source.service != "local"
         self._max_bytes = CACHE_BYTES
         self._home = directory / "home"
+        self._runtime = runtime
         self._pid: int | None = None
         self._layout = LAYOUTS[source.service]
         self._place: Place | None = None
@@ -171,13 +184,17 @@ class Ours(Contender):
         self.source = Source(self.source.service, {**self.source.values, "url": url})
 
     def _environ(self) -> dict[str, str]:
-        runtime = self._home / "run"
-        runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ARTIFACTFS_", "XDG_", "VM0_", "SYN_", "VLMRUN_"))}
-        return {**kept, "HOME": str(self._home), "XDG_RUNTIME_DIR": str(runtime), "BENCH_TOKEN": TOKEN}
+        self._home.mkdir(exist_ok=True)
+        self._runtime.mkdir(mode=0o700, exist_ok=True)
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("ARTIFACTFS_", "XDG_", "VM0_", "SYN_", "VLMRUN_"))
+        }
+        return {**kept, "HOME": str(self._home), "XDG_RUNTIME_DIR": str(self._runtime), "BENCH_TOKEN": TOKEN}
 
     def _command(self, *arguments: str) -> str:
-        return processes.ran([sys.executable, "-m", "artifactfs", *arguments], timeout_s=START_S * 2, env=self._environ())
+        return processes.ran(
+            [sys.executable, "-m", "artifactfs", *arguments], timeout_s=START_S * 2, env=self._environ()
+        )
 
     def _configure(self) -> Path:
         lines = ["[sources.bench]", f'type = "{self.source.service}"']

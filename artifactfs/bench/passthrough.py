@@ -37,34 +37,34 @@ class Operations(pyfuse3.Operations):
         entry.st_blocks, entry.st_blksize = found.st_blocks, found.st_blksize
         return entry
 
-    async def getattr(self, inode: int, _ctx: object = None) -> pyfuse3.EntryAttributes:  # type: ignore[override]  # noqa: D102
+    async def getattr(self, inode: int, _ctx: object = None) -> pyfuse3.EntryAttributes:
         return self._attributes(self._paths[inode], inode)
 
-    async def lookup(self, parent_inode: int, name: bytes, _ctx: object) -> pyfuse3.EntryAttributes:  # type: ignore[override]  # noqa: D102
+    async def lookup(self, parent_inode: int, name: bytes, _ctx: object) -> pyfuse3.EntryAttributes:
         try:
             return self._attributes(os.path.join(self._paths[parent_inode], os.fsdecode(name)))
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or 5) from None
 
-    async def opendir(self, inode: int, _ctx: object) -> pyfuse3.FileHandleT:  # type: ignore[override]  # noqa: D102
+    async def opendir(self, inode: int, _ctx: object) -> pyfuse3.FileHandleT:
         base = self._paths[inode]
         rows = [(os.fsencode(name), self._attributes(os.path.join(base, name))) for name in os.listdir(base)]
         self._listings[inode] = rows
         return pyfuse3.FileHandleT(inode)
 
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:  # type: ignore[override]  # noqa: D102
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         for at, (name, entry) in enumerate(self._listings[fh][start_id:], start_id + 1):
             if not pyfuse3.readdir_reply(token, name, entry, at):
                 return
 
-    async def open(self, inode: int, _flags: int, _ctx: object) -> pyfuse3.FileInfo:  # type: ignore[override]  # noqa: D102
+    async def open(self, inode: int, _flags: int, _ctx: object) -> pyfuse3.FileInfo:
         fd = os.open(self._paths[inode], os.O_RDONLY | os.O_CLOEXEC)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fd), keep_cache=True)
 
-    async def read(self, fh: int, off: int, size: int) -> bytes:  # noqa: D102
+    async def read(self, fh: int, off: int, size: int) -> bytes:
         return os.pread(fh, size, off)
 
-    async def release(self, fh: int) -> None:  # noqa: D102
+    async def release(self, fh: int) -> None:
         os.close(fh)
 
 

@@ -78,19 +78,24 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float, command: Sequence[
     """Wait without looking again and again: that would be seen in what is measured."""
     fd = os.pidfd_open(process.pid)
     try:
-        if not select.select([fd], [], [], timeout_s)[0]:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            select.select([fd], [], [], 1.0)
-            process.poll()
-            raise Hung(f"`{' '.join(command)[:80]}` did not end within {timeout_s:.0f} s")
-        process.wait()
+        ended = select.select([fd], [], [], timeout_s)[0]
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         raise
     finally:
         os.close(fd)
+    if not ended:
+        _kill(process)
+        raise Hung(f"`{' '.join(command)[:80]}` did not end within {timeout_s:.0f} s")
+    process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command with its children; it may hang in a file system and be gone only after that."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1.0)
 
 
 def ran(command: Sequence[str], *, timeout_s: float = 60.0, env: Mapping[str, str] | None = None) -> str:
@@ -132,8 +137,9 @@ _WITH_US = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") e
 
 
 def started(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a server; its words go to a file, its standard input is a pipe that ends with this process,
-    and where the system offers it, so does the server.
+    """Start a server; its words go to a file, its standard input is a pipe that ends with this process.
+
+    Where the system offers that, the server ends with this process, too.
 
     Raises:
         Unavailable: it is not installed.

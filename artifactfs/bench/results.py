@@ -92,7 +92,9 @@ class Aim:
         """Return the aim in words."""
         if self.against is None:
             return f"<= {self.limit:g} s"
-        return f">= {self.limit:g}x faster than {self.against}" if self.atleast else f"<= {self.limit:g}x {self.against}"
+        return (
+            f">= {self.limit:g}x faster than {self.against}" if self.atleast else f"<= {self.limit:g}x {self.against}"
+        )
 
 
 PEER = "the fastest peer"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from artifactfs.bench.tasks import PHASES, Lap, Sample
 from artifactfs.bench.workload import Workload
 
 FORMAT = 1
+# `artifactfs serve` looks through a run's two thousand objects for each that is asked for; nginx asks it only once.
+PRIME_S = 500.0
 PREFIX = "artifactfs-bench-"
 # Our mounts, by service, and the dialect of the server that each is given.
 DIALECTS = {"syntropic137": "syntropic137-c", "vlmrun": "vlmrun", "vm0": "vm0"}
@@ -36,11 +39,14 @@ SERVER_BYTES = 1 << 30
 SHM = Path("/dev/shm")  # noqa: S108 - memory: what serves must not be a disk
 
 
+_PATHS = re.compile(rf"/\S*{PREFIX}\w*")
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What to measure."""
 
-    load: Workload = Workload()
+    load: Workload = field(default_factory=Workload)
     rtts_ms: Sequence[float] = (0.0, 20.0)
     rounds: int = 3
     phases: Sequence[str] = tuple(PHASES)
@@ -62,7 +68,8 @@ class Run:
     problems: list[str] = field(default_factory=list)
 
     def problem(self, text: str) -> None:
-        """Keep what went wrong, and go on."""
+        """Keep what went wrong, without paths of this machine, and go on."""
+        text = _PATHS.sub("...", text.replace(sys.executable, "python"))
         self.problems.append(text)
         self.say(f"  ! {text}")
 
@@ -75,7 +82,7 @@ def _directories() -> Iterator[tuple[Path, Path]]:
     try:
         made.append(Path(tempfile.mkdtemp(prefix=PREFIX, dir=SHM if in_memory else None)))
         made.append(Path(tempfile.mkdtemp(prefix=PREFIX)))
-        made[1].chmod(0o711)  # noqa: S103 - davfs2 reaches its cache as a user of its own
+        made[1].chmod(0o711)  # davfs2 reaches its cache as a user of its own
         yield made[0], made[1]
     finally:
         for directory in made:
@@ -102,7 +109,7 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             servers.serving(net, memory, memory / "store", tree, with_nginx=with_nginx) as served,
             _grounds(run, disk, tree, net, served) as ground,
         ):
-            named = list(_contenders(run, disk, memory, tree, served, ground))
+            named = list(_contenders(run, disk, memory, tree, ground))
             able = [each for each in named if _prime(run, each, net, served, tree)]
             for rtt_ms in rtts:
                 _laps(run, able, net, served, disk, rtt_ms)
@@ -131,15 +138,13 @@ def _grounds(run: Run, disk: Path, tree: Path, net: Network, served: Servers) ->
             yield ground
 
 
-def _contenders(
-    run: Run, disk: Path, memory: Path, tree: Path, served: Servers, ground: peers.Ground | None
-) -> Iterator[Contender]:
+def _contenders(run: Run, disk: Path, memory: Path, tree: Path, ground: peers.Ground | None) -> Iterator[Contender]:
     options = run.options
     for service in DIALECTS:
         if not options.only or service in options.only:
-            yield Ours(f"artifactfs {service}", disk / service, Source(service, {}))
+            yield Ours(f"artifactfs {service}", disk / service, Source(service, {}), memory / "run")
     if options.local and (not options.only or "local" in options.only):
-        yield Ours("artifactfs local", disk / "local", Source("local", {"path": str(memory / "store")}))
+        yield Ours("artifactfs local", disk / "local", Source("local", {"path": str(memory / "store")}), memory / "run")
     yield LocalDisk(results.LOCAL, disk / "plain", tree)
     if options.floors:
         yield from peers.floors(disk, disk / "plain" / "mnt", sys.executable)
@@ -167,8 +172,8 @@ def _prime(run: Run, contender: Contender, net: Network, served: Servers, tree: 
         place = contender.place()
         if contender.kind == "artifactfs" and place.tree and place.older and place.newer:
             parts = [f"{root}/d{at:02d}" for root in (place.older, place.newer) for at in range(run.options.load.part)]
-            read = "find \"$@\" -type f -print0 | xargs -0 -n 40 -P 8 cat > /dev/null"
-            processes.ran(["sh", "-c", read, "sh", str(place.tree), *parts], timeout_s=tasks.TIMEOUT_S)
+            read = 'find "$@" -type f -print0 | xargs -0 -n 40 -P 8 cat > /dev/null'
+            processes.ran(["sh", "-c", read, "sh", str(place.tree), *parts], timeout_s=PRIME_S)
         for mine, plain in ((place.tree, tree / "v1"), (place.newer, tree / "v2")):
             if mine:
                 processes.ran(["diff", "-r", f"{mine}/d00", f"{plain}/d00"], timeout_s=60)
@@ -198,7 +203,7 @@ def _laps(run: Run, able: Sequence[Contender], net: Network, served: Servers, di
     able = [c for c in able if c.remote or c.kind == "floor" or rtt_ms == min(run.options.rtts_ms)]
     for number in range(run.options.rounds):
         for phase in run.options.phases:
-            order = [each for each in able if tasks.takes_part(each, phase)]
+            order = [each for each in able if tasks.takes_part(each, phase, number)]
             dice.shuffle(order)
             for contender in order:
                 _aim(contender, net, served, rtt_ms)

@@ -150,7 +150,9 @@ def _wait_up(process: subprocess.Popen[bytes], directory: Path) -> None:
 
 def nginx_version() -> str:
     """Return what nginx says it is."""
-    done = subprocess.run([shutil.which("nginx") or "/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [shutil.which("nginx") or "/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False
+    )
     return done.stderr.strip().rpartition(" ")[2] or "nginx"
 
 
