@@ -29,6 +29,8 @@ from artifactfs.bench.tasks import PHASES, Lap, Sample
 from artifactfs.bench.workload import Workload
 
 FORMAT = 1
+# What a contender may do wrong: nothing of it ends the run.
+FAILURES = (errors.ArtifactFSError, OSError, ValueError)
 # `artifactfs serve` looks through a run's two thousand objects for each that is asked for; nginx asks it only once.
 PRIME_S = 500.0
 PREFIX = "artifactfs-bench-"
@@ -179,7 +181,7 @@ def _prime(run: Run, contender: Contender, net: Network, served: Servers, tree: 
                 processes.ran(["diff", "-r", f"{mine}/d00", f"{plain}/d00"], timeout_s=60)
         if place.big:
             processes.ran(["cmp", str(place.big), str(tree / workload.BIG)], timeout_s=60)
-    except errors.ArtifactFSError as error:
+    except FAILURES as error:
         run.problem(f"{contender.name} takes no part: {error}")
         return False
     finally:
@@ -190,7 +192,7 @@ def _prime(run: Run, contender: Contender, net: Network, served: Servers, tree: 
 def _stop(run: Run, contender: Contender) -> None:
     try:
         contender.stop()
-    except errors.ArtifactFSError as error:
+    except FAILURES as error:
         run.problem(f"{contender.name} did not end: {error}")
 
 
@@ -216,7 +218,7 @@ def _lap(run: Run, lap: Lap, phase: str, number: int) -> None:
         lap.fresh()
         PHASES[phase].run(lap)
         lap.close()
-    except errors.ArtifactFSError as error:
+    except FAILURES as error:
         run.problem(f"{contender.name}, {phase}, {contender.rtt_ms:g} ms: {error}")
     finally:
         _stop(run, contender)
