@@ -122,7 +122,8 @@ def nginx(network: Network, directory: Path, tree: Path, ports: list[int]) -> It
     listings = _write_bucket(directory / "s3", tree)
     text = NGINX.format(
         root=directory, tree=tree, listen=network.listen, loopback=LOOPBACK, main=main, storage=storage, front=front,
-        bytes=stored, plain=plain, s3=s3, bucket=BUCKET, listings=listings, user="user root;" if os.getuid() == 0 else "",
+        bytes=stored, plain=plain, s3=s3, bucket=BUCKET, listings=listings,
+        user="user root;" if os.getuid() == 0 else "",
     )  # fmt: skip
     config = directory / "nginx.conf"
     config.write_text(text)

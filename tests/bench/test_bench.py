@@ -27,11 +27,12 @@ def mounts_below(directory: Path) -> list[str]:
 @pytest.mark.fuse
 @pytest.mark.slow
 @pytest.mark.timeout(RUN_S + 60)
-def test_a_quick_run_measures_requests_and_seconds_and_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", ["syntropic137", "vm0"])
+def test_a_quick_run_measures_requests_and_seconds_and_leaves_nothing_behind(tmp_path: Path, service: str) -> None:
     env = environment(tmp_path / "home", TMPDIR=str(tmp_path))
     can_delay = network.lacks() is None
     done = artifactfs(
-        env, "bench", "--quick", "--rtt", "20" if can_delay else "0", "--only", "syntropic137,vm0",
+        env, "bench", "--quick", "--rtt", "20" if can_delay else "0", "--only", service,
         "--phases", "walk,grep all", "--json", str(tmp_path / "out.json"), "--svg", str(tmp_path / "out.svg"),
         timeout=RUN_S,
     )  # fmt: skip
@@ -40,17 +41,17 @@ def test_a_quick_run_measures_requests_and_seconds_and_leaves_nothing_behind(tmp
     assert report["problems"] == []
     assert report["rtts_ms"] == [rtt_ms]
     rows = {(row["contender"], row["task"]): row for row in report["rows"]}
-    for mount in ("artifactfs syntropic137", "artifactfs vm0"):
-        for task in ("ls warm", "find warm", "grep all warm", "grep all restart"):
-            assert rows[mount, task]["requests"] == 0, task
-        cold = rows[mount, "grep all cold"]
-        assert cold["requests"] >= 1
-        assert cold["received_bytes"] > 0
-        assert cold["cpu_s"] > 0
-        assert 10 < cold["rss_mib"] < 2000
-        if can_delay:
-            assert cold["wall_s"] >= 0.02  # one round trip at least: the link does delay
-    assert rows["artifactfs vm0", "grep all cold"]["requests"] < 10
+    mount = f"artifactfs {service}"
+    for task in ("ls warm", "find warm", "grep all warm", "grep all restart"):
+        assert rows[mount, task]["requests"] == 0, task
+    cold = rows[mount, "grep all cold"]
+    # One archive, or a request for each of 200 files; a listing or two.
+    assert 1 <= cold["requests"] < (10 if service == "vm0" else 300)
+    assert cold["received_bytes"] > 0
+    assert cold["cpu_s"] > 0
+    assert 10 < cold["rss_mib"] < 2000
+    if can_delay:
+        assert cold["wall_s"] >= 0.02  # one round trip at least: the link does delay
     assert all(row["wall_s"] > 0 for row in report["rows"])
     assert {row["aim"] for row in report["aims"]} >= {"cold `ls -lR`", "RSS of the daemon, most"}
     assert "warm `ls -lR`" in done.stdout
