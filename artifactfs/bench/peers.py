@@ -171,7 +171,7 @@ class Davfs(Mounter):
 class Curl(Contender):
     """No mount: one download of an archive, unpacked as it comes, and of the big file."""
 
-    phases = frozenset({"cp", "cp all", "big"})
+    phases = frozenset({"cp all", "big"})
 
     def __init__(self, name: str, ground: Ground) -> None:
         """Download from the plain server."""
