@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -141,7 +142,8 @@ class DelayLine:
 
 
 def main() -> None:
-    """Be a link until standard input ends."""
+    """Be a link until standard input ends, or the process that started it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with made(names(sys.argv[1])) as (near, far):
         sys.stdout.write(json.dumps({"ok": True}) + "\n")
         sys.stdout.flush()

@@ -50,8 +50,9 @@ def run(request: Request) -> None:
     Raises:
         ConfigError: what was asked for makes no sense.
     """
-    # So that everything is ended and unmounted as after ^C.
+    # So that everything is ended and unmounted as after ^C; in the background of a script even that is ignored.
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     if request.path is not None:
         report = on_path.measure(request.path.absolute(), render.say)
         _show_path(report)
