@@ -276,6 +276,29 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def bench(  # noqa: PLR0913, PLR0917 - one option, one argument
+    path: Annotated[Path | None, _mounted_path("Read this directory instead; nothing is written there.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")] = None,
+    svg_file: Annotated[Path | None, typer.Option("--svg", help="Write a plot there.", metavar="FILE")] = None,
+    rtt: Annotated[str | None, typer.Option(help="Round trips in ms, such as 0,20,100.", metavar="MS,...")] = None,
+    rounds: Annotated[int | None, typer.Option(help="How often; medians are shown.", min=1)] = None,
+    peers: Annotated[str, typer.Option(help="Programs to compare with, or `all`.", metavar="NAME,...")] = "",
+    only: Annotated[str, typer.Option(help="Only these services.", metavar="SERVICE,...")] = "",
+    phases: Annotated[str, typer.Option(help="Only these phases, or `medium`.", metavar="NAME,...")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="A small tree, once.")] = False,
+    document: Annotated[Path | None, typer.Option("--write-docs", hidden=True)] = None,
+    report: Annotated[Path | None, typer.Option("--from", hidden=True)] = None,
+) -> None:
+    """Measure what the mount costs: on a generated store that is served and mounted for it, or on a path."""
+    from artifactfs.cli import bench as benchmark
+
+    with answering():
+        benchmark.run(
+            benchmark.Request(path, json_file, svg_file, rtt, rounds, peers, only, phases, quick, document, report)
+        )
+
+
+@app.command()
 def completion(
     shell: Annotated[str, typer.Argument(help="bash, zsh or fish.", autocompletion=lambda: [*SHELLS])],
 ) -> None:
