@@ -33,7 +33,7 @@ class Network:
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """Return a command as it is started where the servers run."""
-        # Not `ip netns exec`: it would copy every mount of the machine into a namespace where they outlive their umount.
+        # Not `ip netns exec`: that copies every mount of the machine to where it outlives its umount.
         return ["nsenter", f"--net=/run/netns/{self.names.space}", *command] if self.names else list(command)
 
     def host(self, rtt_ms: float) -> str:
