@@ -6,21 +6,22 @@ Rules of this file: a flight runs in the mount's nursery. What ranges have once 
 from __future__ import annotations
 
 import logging
-from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import attrgetter
 
 import trio
 from cachetools import LRUCache
 
 from artifactfs import errors
 from artifactfs.content.archive_flight import OpenArchive
-from artifactfs.content.archive_index import ArchiveIndex, Limits
+from artifactfs.content.archive_index import ArchiveIndex, Limits, Member
 from artifactfs.content.archive_ranges import RangedFlight, RangesFail
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
 from artifactfs.content.refetch_plan import Misses
-from artifactfs.content.restart import RestartMap
+from artifactfs.content.restart import MIN_FILE, RestartMap
 from artifactfs.model.content import ArchiveMember, ContentRef
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 # Indexes of this many versions stay in memory; one of 2,000 files takes about 1 MB.
 INDEXES = 32
 POINTS = "#points"
+
+_offset_of = attrgetter("offset")
 
 
 class Evicted:
@@ -48,7 +51,7 @@ class Evicted:
         self._open = open_archive
         self._limits = make_limits
         self._points: LRUCache[str, RestartMap | None] = LRUCache(INDEXES)
-        self._offsets: LRUCache[str, array[int]] = LRUCache(INDEXES)
+        self._sorted: LRUCache[str, list[Member]] = LRUCache(INDEXES)
         self._misses: LRUCache[str, Misses] = LRUCache(INDEXES)
         self._flights: dict[str, list[RangedFlight]] = {}
         self._without_ranges: set[str] = set()
@@ -84,15 +87,32 @@ class Evicted:
             flights.append(flight)
             self._nursery.start_soon(self._fly, flight)
         flight.members[member.offset] = member
+        flight.members.update((beside.offset, beside) for beside in self._beside(index, member, points))
         return flight
+
+    def _files(self, archive: ContentRef, index: ArchiveIndex) -> list[Member]:
+        """Return the files of an archive in their order in it."""
+        files = self._sorted.get(archive.key)
+        if files is None:
+            files = sorted((m for m in index.members if m.sha256 is not None), key=_offset_of)
+            self._sorted[archive.key] = files
+        return files
 
     def _rank(self, index: ArchiveIndex, member: ArchiveMember) -> int:
         """Return the place of a file among those of its archive."""
-        offsets = self._offsets.get(member.archive.key)
-        if offsets is None:
-            offsets = array("Q", sorted(m.offset for m in index.members if m.sha256 is not None))
-            self._offsets[member.archive.key] = offsets
-        return bisect_left(offsets, member.offset)
+        return bisect_left(self._files(member.archive, index), member.offset, key=_offset_of)
+
+    def _beside(self, index: ArchiveIndex, member: ArchiveMember, points: RestartMap) -> Iterator[ArchiveMember]:
+        """Return the small files that pass with the range of one: they cost nothing more."""
+        point = points.point_before(member.offset)
+        if point is None:
+            return
+        files, stop = self._files(member.archive, index), points.reach_of(member.offset + member.length)
+        for file in islice(files, bisect_left(files, point.out, key=_offset_of), None):
+            if file.offset >= stop:
+                return
+            if file.size <= MIN_FILE and file.offset + file.size <= stop:
+                yield ArchiveMember(member.archive, file.offset, file.size, file.sha256)
 
     async def _points_of(self, archive: ContentRef) -> RestartMap | None:
         async with self._loading:  # who waits for the same points goes on at the same moment, into one flight

@@ -36,8 +36,9 @@ OpenArchive = Callable[[ContentRef, ByteRange], AbstractAsyncContextManager[Cont
 MAX_WAITING = 2 * 1024 * 1024
 # Given to the thread at once: a hop costs about 0.1 ms, and while one runs the next bytes collect.
 FEED = 256 * 1024
-# So many breaks of the connection in a row without a new byte are a failure.
+# So many breaks of the connection in a row, each within so many bytes of the one before, are a failure.
 MAX_BREAKS = 3
+PROGRESS = FEED
 
 
 class ArchiveFlight(Arrivals):
@@ -166,7 +167,7 @@ class ArchiveFlight(Arrivals):
                     opened = True
                     await self._receive(stream)
             except (errors.Unavailable, errors.TimedOut):
-                breaks = breaks + 1 if self.received == reached else 1
+                breaks = breaks + 1 if self.received < reached + PROGRESS else 1
                 reached = self.received
                 if not opened or breaks >= MAX_BREAKS:
                     raise  # if it did not open, the provider has tried as often as makes sense

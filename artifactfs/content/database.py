@@ -40,6 +40,13 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     return _open(path, migrations)
 
 
+def open_memory(migrations: Sequence[str]) -> sqlite3.Connection:
+    """Return a connection to a new database in memory, at the newest version."""
+    db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _migrate(db, migrations)
+    return db
+
+
 def _set_aside(path: Path, mark: str) -> None:
     path.replace(path.with_suffix(f".{mark}"))
     # The log would be replayed into the new database.

@@ -139,10 +139,7 @@ class ContentReader:
         if fact is None or time.time() - fact.checked_at > max_age_s:
             # By the whole key: two sources may repeat each other's ids and hold other bytes.
             fact = await self.flights.run(("pin", self._key(pointer)), lambda: self._read_pointer(pointer))
-        ref = ContentRef(
-            pointer.source, f"sha256:{fact.sha256}", pointer.locator, Exact(fact.size), Access.STREAMED, fact.sha256
-        )
-        return ref, fact
+        return pinned(pointer, fact), fact
 
     async def _read_pointer(self, pointer: Pointer) -> PointerFact:
         """Keep what a pointer points to, under a name of its own until its hash is known."""
@@ -302,3 +299,9 @@ class ContentReader:
         """Return how many requests at once a source can spare for one file: a quarter of what it may still be sent."""
         left = self._providers[source].describe().get("requests_left")
         return readahead.STREAMS if left is None else max(1, int(left) // 4)
+
+
+def pinned(pointer: Pointer, fact: PointerFact) -> ContentRef:
+    """Return the bytes that a pointer pointed to when that was found, whatever it points to now."""
+    key = f"sha256:{fact.sha256}"
+    return ContentRef(pointer.source, key, pointer.locator, Exact(fact.size), Access.STREAMED, fact.sha256)

@@ -66,6 +66,11 @@ class RestartMap:
         at = bisect_left(self.ends_out, offset)
         return min(self.size, self.ends_in[at] + 1) if at < len(self.ends_out) else self.size
 
+    def reach_of(self, offset: int) -> int:
+        """Return how far those bytes of the archive decompress."""
+        at = bisect_left(self.ends_out, offset)
+        return self.ends_out[at] if at < len(self.ends_out) else offset
+
     def dump(self) -> bytes:
         """Serialise."""
         columns = [*(self.points[name] for name in COLUMNS), self.ends_in, self.ends_out]

@@ -252,12 +252,13 @@ class HttpClient:
         ask = self._ask(url, params, route, headers)
         ask.follow, ask.authored = follow, authored
         answer = await self._retrying(ask, self._answered)
-        self._note_success(answer)
         async with (
             self._wire.reading(answer) as chunks,
             contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
         ):
             yield StreamReply(answer.response.status, answer.response.headers, answer.url, reported)
+        # Not when it begins: one that breaks in its middle is no success.
+        self._note_success(answer)
 
     def _ask(self, url: str, params: Params, route: str | None, headers: Mapping[str, str] | None) -> Ask:
         target = url if url.startswith(("http://", "https://")) else self.base_url + url

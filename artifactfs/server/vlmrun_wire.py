@@ -91,7 +91,7 @@ def number(request: Request, name: str, default: int, low: int, high: int) -> in
     if text is None or text == "":
         return default
     # Longer than any number that is allowed, and what int() takes seconds for.
-    value = int(text) if text.removeprefix("-").isdecimal() and len(text) < 12 else None  # noqa: PLR2004
+    value = int(text) if text.removeprefix("-").isdecimal() and len(text) < 12 else None  # noqa: PLR2004 - as said
     if value is None or not low <= value <= high:
         raise Refusal(422, f"{name}: a whole number from {low} to {high} is needed")
     return value

@@ -156,7 +156,7 @@ class Endpoint:
             return self._error(Refused(400, "The request ended early", "BAD_REQUEST"))
         except (errors.ArtifactFSError, OSError, sqlite3.Error) as error:
             # No traceback: the state of the store or the disk is what is wrong, and the message names it.
-            log.error("%s %s failed: %s", request.method, request.url.path, error)  # noqa: TRY400
+            log.error("%s %s failed: %s", request.method, request.url.path, error)  # noqa: TRY400 - as said
             return self._error(self._failed)
         if isinstance(answer, Response):
             return answer

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from artifactfs.model.content import Exact, Inline, Pointer
+from artifactfs.model.content import Content, Exact, Inline, Pointer
 from artifactfs.tree.nodes import Kind
 from artifactfs.vfs.control_dir import is_control
 from artifactfs.vfs.filesystem import FileSystem, Opened
@@ -20,19 +20,25 @@ EMPTY = Inline(b"")
 
 
 def open_file(fs: FileSystem, ino: int, flags: int) -> Opened | None:
-    """Open a file for reading whose size is settled and which nobody edits."""
+    """Open a file for reading whose bytes are settled and which nobody edits."""
     node = fs.inodes.get(ino)
-    if node is None or flags & WRITING or node.kind is not Kind.FILE:
-        return None
-    size, content = node.size, node.content
-    if not isinstance(size, Exact) or isinstance(content, Pointer) or is_control(node):
+    if node is None or flags & WRITING or node.kind is not Kind.FILE or is_control(node):
         return None
     writer = fs.writer
     if ino in writer.overlay.edits or writer.turns.busy:
         return None
+    if isinstance(node.content, Pointer):
+        found = fs.pointers.open_at_once(node, node.content)
+        if found is None:
+            return None
+        content: Content
+        content, size = found
+    elif isinstance(node.size, Exact):
+        content, size = node.content or EMPTY, node.size.value
+    else:
+        return None
     fs.prefetch.opened(node)
-    handle = fs.handles.add(ReadHandle(node, content or EMPTY, size.value))
-    return Opened(handle, writer.overlay.keeps_pages(ino))
+    return Opened(fs.handles.add(ReadHandle(node, content, size)), writer.overlay.keeps_pages(ino))
 
 
 def is_reading(fs: FileSystem, handle: int) -> bool:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from artifactfs.content.facts import PointerFact
-from artifactfs.content.reader import ContentReader
+from artifactfs.content.reader import ContentReader, pinned
 from artifactfs.model.content import ContentRef, Hint, Pointer
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs.handles import HandleTable, ReadHandle
@@ -38,6 +38,13 @@ class Pointers:
         """Return how much longer the size that was settled may be believed, in seconds; 0 if none was."""
         fact = self._shown.get(node.ino)
         return 0.0 if fact is None else max(0.0, fact.checked_at + BELIEVED_S - time.time())
+
+    def open_at_once(self, node: Node, pointer: Pointer) -> tuple[ContentRef, int] | None:
+        """Return the bytes for a new handle and their number, if those that the kernel was shown are still believed."""
+        fact = self._shown.get(node.ino)
+        if fact is None or time.time() - fact.checked_at > BELIEVED_S:
+            return None
+        return pinned(pointer, fact), fact.size
 
     async def settle(self, node: Node, pointer: Pointer) -> None:
         """Have the size of what a pointer shows: that last read, however old, or else what it is now."""

@@ -174,7 +174,7 @@ class Api:
     async def _page(
         self, path: str, key: str, params: Sequence[tuple[str, str]], read: Callable[[object], T | None]
     ) -> Page[T]:
-        shape: Callable[[object], bool] = lambda value: items_of(value, key) is not None  # noqa: E731
+        shape: Callable[[object], bool] = lambda value: items_of(value, key) is not None  # noqa: E731 - typed, and used once
         reply = await self._ask(path, params, route=path, shape=shape)
         return page_of(await self._value(reply, path), key, read)
 

@@ -123,7 +123,7 @@ class Linker:
         phases = {row.phase_id for row in rows}
         asked = [session for session in sessions.rows if session.phase_id in phases]
         # One session alone could not show that the filter is ignored.
-        if not 2 <= len(asked) < len(rows):  # noqa: PLR2004
+        if not 2 <= len(asked) < len(rows):  # noqa: PLR2004 - as said
             return
         jobs = [partial(self.api.artifacts, workflow_id, session_id=session.id) for session in asked]
         lists = await all_of(jobs)

@@ -326,7 +326,7 @@ def _run_folders(rows: Sequence[ArtifactRow], links: Links) -> list[Folder]:
 
 def _can_be_asked_for(workflow_id: str) -> bool:
     """Tell whether it fits a query: free text, but without lone surrogates, and no longer than a request line."""
-    return len(workflow_id) <= 512 and not any("\ud800" <= c <= "\udfff" for c in workflow_id)  # noqa: PLR2004
+    return len(workflow_id) <= 512 and not any("\ud800" <= c <= "\udfff" for c in workflow_id)  # noqa: PLR2004 - as said
 
 
 def _notes(*notes: str | None) -> str | None:

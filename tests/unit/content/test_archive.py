@@ -27,7 +27,7 @@ from artifactfs.model.content import Access, ArchiveMember, ByteRange, ContentRe
 from artifactfs.providers.base import ContentStream
 
 KIB = 1024
-needs_libz = pytest.mark.skipif(inflate_blocks.load() is None, reason="the system has no libz.so.1")
+needs_libz = pytest.mark.usefixtures("libz")
 
 
 class Storage:

@@ -344,8 +344,6 @@ async def test_fetching_does_not_hop_to_a_thread_for_what_the_kernel_has(
     tmp_path: Path, store: BlockStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A block of the page cache costs the event loop its copy; only one that must be waited for goes to a thread."""
-    if not _supports_nowait(tmp_path):
-        pytest.skip("this file system cannot tell what is in memory")
     store.put("a", 0, block(1))
     store.put("a", 1, block(2, 500))
     hops: list[object] = []
@@ -358,7 +356,9 @@ async def test_fetching_does_not_hop_to_a_thread_for_what_the_kernel_has(
     monkeypatch.setattr(trio.to_thread, "run_sync", counted)
     assert (await store.fetch("a", 0), await store.fetch("a", 1)) == (block(1), block(2, 500))
     assert await store.fetch("a", 2) is None
-    assert hops == []
+    # A file system that cannot tell what is in memory (tmpfs of some kernels) has each block read in a thread.
+    assert len(hops) == (0 if _supports_nowait(tmp_path) else 2)
+    hops.clear()
     monkeypatch.setattr(store._table, "read_cached", lambda entry: None)
     assert await store.fetch("a", 0) == block(1)
     assert len(hops) == 1

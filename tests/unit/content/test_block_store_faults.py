@@ -16,6 +16,7 @@ import pytest
 from artifactfs.content import cache_check
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK
+from tests.support.tiny_disk import tiny
 
 LIMIT = 64 * BLOCK
 
@@ -43,13 +44,8 @@ def files(root: Path) -> list[Path]:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 4 MiB."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(where)], check=False)
-    if done.returncode:
-        pytest.skip("needs the right to mount")
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
+    with tiny(tmp_path / "disk") as where:
+        yield where
 
 
 def test_a_full_disk(tiny_disk: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -11,6 +13,8 @@ import pytest
 
 from artifactfs.content import database
 from artifactfs.content.facts import CHUNK, MIGRATIONS, Facts, PointerFact
+from tests.support.log_guard import LogGuard
+from tests.support.tiny_disk import tiny
 
 
 def test_facts_outlive_the_process(tmp_path: Path) -> None:
@@ -160,3 +164,42 @@ INSERT INTO first_seen VALUES ('s', 99);
 INSERT INTO memory VALUES ('source', 'key', '{"deep": [1, null]}');
 PRAGMA user_version=1;
 """
+
+
+def test_what_a_full_disk_does_not_take_is_known_until_the_end(tmp_path: Path, expected_logs: LogGuard) -> None:
+    """Newest first, beside what the disk holds; nothing raises, and after a restart it is learnt again."""
+    expected_logs("kept in memory only", logger="artifactfs", level=logging.WARNING)
+    with tiny(tmp_path / "disk", 2) as disk:
+        facts = Facts(disk / "facts.db")
+        facts.put_size("early", 1)
+        facts.put_size("a", 1)
+        (disk / "ballast").write_bytes(bytes(2 << 20)[: _free(disk)])
+        for number in range(2000):
+            facts.put_size(f"size {number}", number)
+        facts.put_size("a", 2)
+        fact = facts.put_pointer("p", "ab" * 32, 7)
+        facts.put_archive_index("x", bytes(100_000))
+        seen = facts.first_seen(["s", "t"])
+        facts.memory("source").put("key", [1])
+        assert facts.sizes(["early", "a", "size 7", "size 1999"]) == {
+            "early": 1,
+            "a": 2,
+            "size 7": 7,
+            "size 1999": 1999,
+        }
+        assert facts.pointer("p") == fact
+        assert facts.archive_index("x") == bytes(100_000)
+        assert facts.first_seen(["t", "s"]) == seen
+        assert facts.memory("source").items("k") == [("key", [1])]
+        (disk / "ballast").unlink()
+        facts.put_size("a", 3)
+        assert facts.sizes(["a"]) == {"a": 3}
+        facts.close()
+        again = Facts(disk / "facts.db")
+        assert again.sizes(["early", "a"]) == {"early": 1, "a": 3}
+        again.close()
+
+
+def _free(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize

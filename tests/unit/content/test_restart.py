@@ -25,7 +25,7 @@ LIMITS = Limits()
 MIB = 1 << 20
 ARCHIVE = ContentRef("a", "v1", ("x",), Unknown(), Access.RANGED)
 
-needs_libz = pytest.mark.skipif(inflate_blocks.load() is None, reason="the system has no libz.so.1")
+needs_libz = pytest.mark.usefixtures("libz")
 
 
 def text(seed: int, size: int) -> bytes:
