@@ -49,6 +49,9 @@ KEEPALIVE_S = 300.0
 # More than so many idle connections to one origin are closed after a pause: eight carry one reader's ranges.
 WARM = 8
 PAUSE_S = 15.0
+# How long a name and a TCP connection may take of that: where the network is cut without a word, who reads what is not
+# here must be told within 2 s. A first packet that was lost is sent again after 1 s.
+TCP_S = 1.7
 # Slots of each source that prefetch and refreshes leave to whoever waits in a system call.
 RESERVE_SHARE = 4
 NO_BODY: Final = frozenset({204, 304})
@@ -305,7 +308,8 @@ class Pool:
         try:
             context = await self._tls() if scheme == "https" else None
             with trio.fail_after(request.connect_s):
-                tcp = await trio.open_tcp_stream(host, port)
+                with trio.fail_after(min(TCP_S, request.connect_s)):
+                    tcp = await trio.open_tcp_stream(host, port)
                 try:
                     stream = await _secured(_vetted(tcp, host, allowed), context, host)
                 except BaseException:

@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from artifactfs.providers.targets import Origin
 
 # How long a host rests. Short, because it is what a person waits after the network is back; the wait for a connection
-# itself (5 s) is what must not be paid by every call.
+# itself is what must not be paid by every call.
 REST_S = 2.0
 # A host that refuses a connection once may be restarting; the second refusal in a row counts. No answer counts at once.
 REFUSALS = 2

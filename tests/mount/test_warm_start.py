@@ -220,6 +220,10 @@ def test_a_network_that_hangs_is_not_waited_for(tmp_path: Path, demo: Lab, port:
             assert time.monotonic() - begin < SOON_S
         assert shown(mount) == before
         assert any(row["stale"] for source in mount.status()["sources"] for row in source["listings"])
+        begin = time.monotonic()
+        with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):
+            (mount.path / "vlmrun/video-review/latest/watch/clip.mp4").read_bytes()
+        assert time.monotonic() - begin < SOON_S + 1  # 1.7 s for a connection, and a busy machine
 
 
 def test_who_looks_after_a_listing_is_old_sees_it_as_it_is_now(tmp_path: Path, lab: Lab) -> None:
