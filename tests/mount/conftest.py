@@ -21,6 +21,13 @@ def demo_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture
+def own_demo(demo_lab: Lab) -> Iterator[Lab]:
+    """The demo's store on a server of the test's own, to be disturbed and counted."""
+    with Lab(Store(demo_lab.store.root)) as made:
+        yield made
+
+
+@pytest.fixture
 def lab(tmp_path: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """An empty store of the test's own behind real HTTP."""
     with Lab(Store(tmp_path_factory.mktemp("lab") / "store")) as made:

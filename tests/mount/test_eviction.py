@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from artifactfs.store.catalog import Store
 from tests.support import demo_tree
 from tests.support.lab import Lab, Mounted, artifactfs, mounted
 from tests.support.log_guard import LogGuard
@@ -30,13 +28,6 @@ def _servers_may_complain(expected_logs: LogGuard) -> None:
     expected_logs("Error in ASGI Framework", logger="hypercorn", level=logging.ERROR)
 
 
-@pytest.fixture
-def demo(demo_lab: Lab) -> Iterator[Lab]:
-    """The demo's store on a server of the test's own."""
-    with Lab(Store(demo_lab.store.root)) as made:
-        yield made
-
-
 def remote(lab: Lab) -> dict[str, dict[str, object]]:
     return {name: source for name, source in demo_tree.sources(lab).items() if name in REMOTE}
 
@@ -46,12 +37,12 @@ def sums(mount: Mounted) -> list[str]:
     return sorted(mount.run(*READ_ALL).stdout.splitlines(), key=lambda line: line.split("  ", 1)[1])
 
 
-def test_after_eviction_each_content_is_asked_for_once(demo: Lab, tmp_path: Path) -> None:
+def test_after_eviction_each_content_is_asked_for_once(own_demo: Lab, tmp_path: Path) -> None:
     """Names are known, so nothing is listed; of VM0 each archive comes once more, of the others each file."""
-    with mounted(tmp_path, remote(demo), "--all") as mount:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount:
         before = sums(mount)
         assert artifactfs(mount.environ, "cache", "clear", "--pinned").returncode == 0
-    with mounted(tmp_path, remote(demo), "--all") as mount, demo.counted() as requests:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount, own_demo.counted() as requests:
         assert sums(mount) == before
     asked = Counter((r.path, r.query, r.headers.get("range", "")) for r in requests)
     assert [what for what, times in asked.items() if times > 1] == []
@@ -69,11 +60,11 @@ def test_after_eviction_each_content_is_asked_for_once(demo: Lab, tmp_path: Path
     assert 0 < len(of_vlmrun) <= 2 * len([line for line in before if "  ./vlmrun/" in line])
 
 
-def test_a_disk_that_is_full_costs_requests_and_nothing_else(demo: Lab, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_costs_requests_and_nothing_else(own_demo: Lab, tmp_path: Path) -> None:
     """A cache on a disk of 8 MiB: reads of 64 MB and of thousands of files are right, again and again."""
     with tiny(tmp_path / "disk", 8) as disk:
         extra = f'[cache]\ndir = "{disk}"\nmin-free = "0B"\n'
-        with mounted(tmp_path, remote(demo), "--all", extra_config=extra) as mount:
+        with mounted(tmp_path, remote(own_demo), "--all", extra_config=extra) as mount:
             first = sums(mount)
             assert len(first) > 2000
             assert sums(mount) == first
@@ -83,13 +74,13 @@ def test_a_disk_that_is_full_costs_requests_and_nothing_else(demo: Lab, tmp_path
             assert [process.wait(60) for process in pids] == [0] * len(pids)
     elsewhere = tmp_path / "e"
     elsewhere.mkdir()
-    with mounted(elsewhere, remote(demo), "--all") as mount:
+    with mounted(elsewhere, remote(own_demo), "--all") as mount:
         assert sums(mount) == first
 
 
-def test_two_mounts_fill_one_cache_at_once(demo: Lab, tmp_path: Path) -> None:
+def test_two_mounts_fill_one_cache_at_once(own_demo: Lab, tmp_path: Path) -> None:
     """Both read the same versions at the same time and see the same bytes; what one has brought serves both."""
-    with mounted(tmp_path, remote(demo), "--all") as first:
+    with mounted(tmp_path, remote(own_demo), "--all") as first:
         place = tmp_path / "second"
         config = first.home / "config.toml"
         assert artifactfs(first.environ, "mount", str(place), "--all", "--config", str(config)).returncode == 0

@@ -38,13 +38,6 @@ def _servers_may_complain(expected_logs: LogGuard) -> None:
 
 
 @pytest.fixture
-def demo(demo_lab: Lab) -> Iterator[Lab]:
-    """The demo's store on a server of the test's own, to be disturbed."""
-    with Lab(Store(demo_lab.store.root)) as made:
-        yield made
-
-
-@pytest.fixture
 def port() -> Iterator[Port]:
     made = Port()
     yield made
@@ -91,11 +84,11 @@ def remote(lab: Lab, url: str = "") -> dict[str, dict[str, object]]:
     return {name: {**s, "url": str(s["url"]).replace(lab.url, url or lab.url)} for name, s in found.items()}
 
 
-def test_a_restart_makes_no_request(tmp_path: Path, demo: Lab) -> None:
+def test_a_restart_makes_no_request(tmp_path: Path, own_demo: Lab) -> None:
     """Names, inodes, sizes, times, links, ids and versions are the same, and nobody is asked until a listing is old."""
-    with mounted(tmp_path, remote(demo), "--all") as mount:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount:
         before = everything(mount)
-    with mounted(tmp_path, remote(demo), "--all") as mount, demo.counted() as requests:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount, own_demo.counted() as requests:
         assert everything(mount) == before
         # Nor for what is not there: a complete listing that was kept answers for it.
         for place in ("vm0/artifacts/no", "syntropic137/product-docs/no", "vlmrun/files/no"):
@@ -104,9 +97,9 @@ def test_a_restart_makes_no_request(tmp_path: Path, demo: Lab) -> None:
     assert len(before) > 500
 
 
-def test_after_a_kill_too(tmp_path: Path, demo: Lab) -> None:
+def test_after_a_kill_too(tmp_path: Path, own_demo: Lab) -> None:
     """Kill -9 a moment after a look, and what was seen is known."""
-    with mounted(tmp_path, remote(demo), "--all") as mount:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount:
         before = everything(mount)
         pid = mount.status()["pid"]
         time.sleep(1)  # noqa: TID251 - written behind; no event loop here
@@ -114,17 +107,17 @@ def test_after_a_kill_too(tmp_path: Path, demo: Lab) -> None:
         until(lambda: not Path(f"/proc/{pid}").exists(), "the mount should be dead")
         subprocess.run(["umount", "-l", str(mount.path)], check=True)
         mount.artifactfs("mount", str(mount.path), "--all", "--config", str(mount.home / "config.toml"))
-        with demo.counted() as requests:
+        with own_demo.counted() as requests:
             assert everything(mount) == before
     assert not requests
 
 
-def test_each_listing_that_is_old_costs_its_list_and_nothing_else(tmp_path: Path, demo: Lab) -> None:
+def test_each_listing_that_is_old_costs_its_list_and_nothing_else(tmp_path: Path, own_demo: Lab) -> None:
     """A restart after an hour renews what is looked at with one request for each page; what is final costs none."""
-    with mounted(tmp_path, remote(demo), "--all") as mount:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount:
         before = shown(mount)
     age(tmp_path / "home")
-    with mounted(tmp_path, remote(demo), "--all") as mount, demo.counted() as requests:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount, own_demo.counted() as requests:
         assert shown(mount) == before
     paths = [request.path for request in requests]
     assert not [path for path in paths if path.endswith((".tar.gz", "/download", "/content"))]
@@ -135,10 +128,10 @@ def test_each_listing_that_is_old_costs_its_list_and_nothing_else(tmp_path: Path
     assert len(paths) == len({(r.path, r.query) for r in requests})
 
 
-def test_offline_everything_seen_is_there(tmp_path: Path, demo: Lab, port: Port) -> None:
+def test_offline_everything_seen_is_there(tmp_path: Path, own_demo: Lab, port: Port) -> None:
     """With the network cut and everything old: names, sizes, ids, versions, cached bytes; others fail at once."""
-    port.open(demo.url)
-    sources = remote(demo, port.url)
+    port.open(own_demo.url)
+    sources = remote(own_demo, port.url)
     cached = ["syntropic137/product-docs/runbook.md", "vlmrun/site-audit/latest/write/audit.md"]
     with mounted(tmp_path, sources, "--all") as mount:
         # Sizes that no list says are known once somebody has looked.
@@ -204,10 +197,10 @@ def opened(lab: Lab, address: tuple[str, int] | None = None) -> Iterator[Port]:
         made.close()
 
 
-def test_a_network_that_hangs_is_not_waited_for(tmp_path: Path, demo: Lab, port: Port) -> None:
+def test_a_network_that_hangs_is_not_waited_for(tmp_path: Path, own_demo: Lab, port: Port) -> None:
     """Nothing answers, not even with a refusal: the first answer comes from what was kept, and so do all others."""
-    port.open(demo.url)
-    sources = remote(demo, port.url)
+    port.open(own_demo.url)
+    sources = remote(own_demo, port.url)
     with mounted(tmp_path, sources, "--all") as mount:
         before = shown(mount)
     address = port.address
@@ -251,22 +244,22 @@ def test_who_looks_after_a_listing_is_old_sees_it_as_it_is_now(tmp_path: Path, l
         assert not (mount.path / "artifacts/second").exists()
 
 
-def test_what_the_service_denies_is_not_shown(tmp_path: Path, demo: Lab) -> None:
+def test_what_the_service_denies_is_not_shown(tmp_path: Path, own_demo: Lab) -> None:
     """A token that is not accepted any more: the service's own word counts, and no older listing stands in for it."""
-    sources = {"vm0": service_source("vm0", demo.bases()["vm0"])}
+    sources = {"vm0": service_source("vm0", own_demo.bases()["vm0"])}
     with mounted(tmp_path, sources) as mount:
         assert os.listdir(mount.path / "artifacts")
     age(tmp_path / "home")
-    demo.fault(".*", status=401)
+    own_demo.fault(".*", status=401)
     with mounted(tmp_path, sources) as mount:
         for _ in range(2):
             with pytest.raises(PermissionError):
                 os.listdir(mount.path / "artifacts")
 
 
-def test_a_database_that_is_damaged_costs_requests(tmp_path: Path, demo: Lab) -> None:
+def test_a_database_that_is_damaged_costs_requests(tmp_path: Path, own_demo: Lab) -> None:
     """Garbage in the parts of listings, or in the whole file, is asked for again; nothing false is shown."""
-    sources = {"vm0": service_source("vm0", demo.bases()["vm0"])}
+    sources = {"vm0": service_source("vm0", own_demo.bases()["vm0"])}
     with mounted(tmp_path, sources) as mount:
         names = sorted(os.listdir(mount.path / "artifacts"))
     for damage in (b"\x01garbage", None):
@@ -279,9 +272,9 @@ def test_a_database_that_is_damaged_costs_requests(tmp_path: Path, demo: Lab) ->
             assert sorted(os.listdir(mount.path / "artifacts")) == names
 
 
-def test_what_is_below_a_version_needs_no_upcall(tmp_path: Path, demo: Lab) -> None:
+def test_what_is_below_a_version_needs_no_upcall(tmp_path: Path, own_demo: Lab) -> None:
     """Once looked at, every look-up and attribute below versions/vN is answered by the kernel: the mount is stopped."""
-    with mounted(tmp_path, remote(demo), "--all") as mount:
+    with mounted(tmp_path, remote(own_demo), "--all") as mount:
         shelf = mount.path / "vm0/artifacts/.artifacts"
         paths = [
             os.path.join(where, name)
@@ -326,13 +319,13 @@ def test_what_is_absent_needs_no_upcall_while_that_is_believed(tmp_path: Path, l
         assert not absent[1].exists()
 
 
-def test_a_relative_cache_is_the_callers(tmp_path: Path, demo: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_cache_is_the_callers(tmp_path: Path, own_demo: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process of a mount begins in "/"; what a variable or the file names relatively is not there."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "home").mkdir()
     (tmp_path / "home/token").write_text("vm0_live_laboratory")
-    sources = {"vm0": {"type": "vm0", "url": demo.bases()["vm0"], "token-file": "token"}}
+    sources = {"vm0": {"type": "vm0", "url": own_demo.bases()["vm0"], "token-file": "token"}}
     with mounted(tmp_path, sources, environ={"ARTIFACTFS_CACHE_DIR": "cache"}) as mount:
         assert os.listdir(mount.path / "artifacts")
     assert (tmp_path / "here/cache/metadata.db").exists()
