@@ -41,8 +41,10 @@ class Pointers:
 
     def open_at_once(self, node: Node, pointer: Pointer) -> tuple[ContentRef, int] | None:
         """Return the bytes for a new handle and their number, if those that the kernel was shown are still believed."""
-        fact = self._shown.get(node.ino)
-        if fact is None or time.time() - fact.checked_at > BELIEVED_S:
+        shown, fact = self._shown.get(node.ino), self.content.pointer_fact(pointer)
+        if shown is None or fact is None or fact.sha256 != shown.sha256:
+            return None
+        if time.time() - fact.checked_at > BELIEVED_S:
             return None
         return pinned(pointer, fact), fact.size
 

@@ -203,3 +203,16 @@ def test_what_a_full_disk_does_not_take_is_known_until_the_end(tmp_path: Path, e
 def _free(disk: Path) -> int:
     found = os.statvfs(disk)
     return found.f_bavail * found.f_frsize
+
+
+def test_a_pointer_that_another_mount_has_read_is_the_newer_one(tmp_path: Path) -> None:
+    """What is kept in memory is not believed when somebody else has written."""
+    mine, other = Facts(tmp_path / "facts.db"), Facts(tmp_path / "facts.db")
+    old = mine.put_pointer("p", "a", 1)
+    assert mine.pointer("p") is old
+    new = other.put_pointer("p", "b", 2)
+    assert mine.pointer("p") == new
+    assert mine.pointer("p") is mine.pointer("p")
+    assert mine.pointer("q") is None
+    mine.close()
+    other.close()
