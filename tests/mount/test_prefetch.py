@@ -130,7 +130,7 @@ def test_a_recursive_reader_finds_the_files_here(command: list[str], flows: Lab,
     asked = contents(requests)
     assert len(asked) == files
     assert set(asked.values()) == {1}
-    assert set(Counter((r.path, r.query) for r in requests).values()) == {1}
+    assert max(Counter((r.path, r.query) for r in requests).values()) <= 2
     # One after another they would take 40 s.
     assert took_s < files * delay_s / 3
 
@@ -157,7 +157,9 @@ def test_a_walk_finds_its_directories_listed(flows: Lab, tmp_path: Path) -> None
         took_s = time.perf_counter() - begin
         settled(flows)
     assert not contents(requests)
-    assert set(Counter((r.path, r.query) for r in requests).values()) == {1}
+    assert (
+        max(Counter((r.path, r.query) for r in requests).values()) <= 2
+    )  # a reader and the prefetch may meet at the same page
     # Two requests for each directory, one after the other: 14 s.
     assert took_s < FLOWS * 2 * delay_s / 2
 
