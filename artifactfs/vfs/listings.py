@@ -131,7 +131,7 @@ class Listings:
     async def _read(self, source: Source, node: Node, place: Listed) -> Known | None:
         kept = await self.content.facts.metadata.listing(source.fingerprint, place.ref)
         if kept is None:
-            return None
+            return self._known.peek(place.ref)  # somebody may have fetched it meanwhile
         levels = await self._laid_out(node, place, kept.entries, complete=kept.complete)
         known = self._known.peek(place.ref)
         if known is None:  # nobody has fetched it meanwhile
