@@ -14,13 +14,14 @@ token. Names come from whoever types them: for what cannot be an id the answer i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from artifactfs.model.content import ByteRange, ContentRef, Pointer
+from artifactfs.model.content import ByteRange, Content, ContentRef, Pointer
 from artifactfs.model.entry import (
     Artifact,
     DirRef,
@@ -85,6 +86,8 @@ class Provider(Protocol):
     """How long a listing without its own ``ttl_s`` is believed."""
     publisher: Publisher | None
     """None if nothing can be written to this source."""
+    is_here: bool
+    """What it lists is made on this machine: asking costs no request, and nothing old may stand in for a change."""
 
     def root(self) -> Folder:
         """Return the source's top directory, whose listing holds its workflows. No I/O."""
@@ -163,6 +166,7 @@ class Draft:
         sha256: lower-case hex.
         executable: the x bit.
         mtime_ns: what the writer set, or when it wrote.
+        base_sha256: of the content that the writer had seen; None if nobody looked at it, or there was none.
     """
 
     path: Path
@@ -170,10 +174,69 @@ class Draft:
     sha256: str
     executable: bool
     mtime_ns: int
+    base_sha256: str | None = None
+
+
+Manifest = Mapping[str, Draft | TreeMember]
+"""What a tree is to hold, by path: new files as drafts, everything else as it stands in a version that exists."""
+Read = Callable[[Content, int, int], Awaitable[bytes]]
+"""Returns bytes of a content from an offset on, at most so many; fewer only at its end."""
+
+
+class Change(enum.Enum):
+    """What can be done to a source, for ``Publisher.permits``."""
+
+    CREATE = "create"
+    """A new artifact that is one file."""
+    SAVE = "save"
+    """The next content of a file, or version of a tree."""
+    MAKE_TREE = "make a tree"
+    RENAME = "rename"
+    """Of an artifact; within a tree it is a save."""
+    REMOVE = "remove"
+    """Of an artifact; within a tree it is a save."""
+
+
+class Attempt(Protocol):
+    """What the journal remembers of one change over all its tries, over the end of the process too."""
+
+    @property
+    def is_first(self) -> bool:
+        """Tell whether no earlier try of this change can have reached the service."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Return what earlier tries have noted."""
+
+    async def note(self, **facts: str) -> None:
+        """Remember facts, durably before it returns: an id that the service has just given, say."""
 
 
 class Publisher(Protocol):
-    """What can be changed at a source. Each call is safe to repeat after a failure."""
+    """What can be changed at a source.
+
+    What holds for every call. It is made again after any failure, and after a kill at any moment, with the same draft
+    and the same attempt: what was carried out already is then found and not done twice. It returns when the service has
+    been seen to have what was saved. A failure that may pass is ``Unavailable``, ``Unreachable``, ``TimedOut`` or
+    ``QuotaExceeded``; any other is final for this content.
+    """
+
+    def vet(self, name: str, path: Path, size: int) -> None:
+        """Refuse what the service could not give back as it is; called in a thread, before a save is acknowledged.
+
+        Raises:
+            InvalidRequest: the content, such as bytes that are no text.
+            TooLarge: it is over a limit that is known.
+            NameNotAllowed: the name cannot be stored.
+        """
+
+    async def permits(self, change: Change) -> None:
+        """Refuse what this server does not offer; at most one request, whose answer is remembered over restarts.
+
+        Raises:
+            NotPermitted: the server has no such operation.
+            ReadOnly: it takes no writes at all.
+        """
 
     async def make_workflow(self, title: str) -> None:
         """Create a top directory.
@@ -189,33 +252,51 @@ class Publisher(Protocol):
             DirectoryNotEmpty: it still lists artifacts.
         """
 
-    async def create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft) -> Artifact:
-        """Make a new artifact that is one file, v1."""
-
-    async def save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
-        """Make the next version of a file; the same content as the current version makes none.
-
-        One that was removed comes back with the save, if the service can do so: programs remove a file and make it
-        again within one save.
+    async def create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft, attempt: Attempt) -> Artifact:
+        """Make a new artifact that is one file.
 
         Raises:
-            Conflict: the current version is no longer that of ``artifact``.
+            AlreadyExists: another one of other content has the name.
+        """
+
+    async def save_file(self, artifact: Artifact, draft: Draft, attempt: Attempt) -> Artifact:
+        """Make the next content of a file; the same content as the current one makes none.
+
+        One that was removed comes back with the save, if the service can do so.
+
+        Raises:
+            Conflict: its content is no longer that of ``artifact``, or no longer ``draft.base_sha256``.
             AlreadyExists: it was removed, and another one has its name.
+            NotFound: it is gone and cannot come back.
         """
 
     async def create_tree(self, ref: DirRef, path: tuple[str, ...]) -> Artifact:
-        """Make a new artifact that is an empty tree."""
+        """Make a new artifact that is an empty tree; an empty one of that name is taken for it.
 
-    async def change_tree(
-        self, artifact: Artifact, changes: Mapping[str, Draft | None], made: Sequence[str] = ()
+        Raises:
+            AlreadyExists: the name is taken.
+        """
+
+    async def save_tree(
+        self, artifact: Artifact, manifest: Manifest, attempt: Attempt, *, read: Read, message: str | None = None
     ) -> Artifact:
-        """Make the next version of a tree: put each draft at its path, remove where None, make directories."""
+        """Make the next version of a tree, which is then exactly ``manifest``; ``read`` gives bytes of its members.
+
+        Where the service would not tell the next version from the current one, nothing is made, and the current one
+        comes back.
+
+        Raises:
+            Conflict: the current version is no longer that of ``artifact``.
+            NotFound: the artifact is gone.
+        """
 
     async def rename(self, artifact: Artifact, ref: DirRef, path: tuple[str, ...]) -> Artifact:
-        """Give an artifact another title or place."""
+        """Give an artifact another title or place.
 
-    async def rename_in_tree(self, artifact: Artifact, old: str, new: str) -> Artifact:
-        """Move a file or directory within a tree: one next version."""
+        Raises:
+            NotPermitted: the service cannot, or not to this place.
+            AlreadyExists: the name is taken.
+        """
 
     async def remove(self, artifact: Artifact) -> None:
-        """Take an artifact out of the present; its versions stay addressable by id."""
+        """Take an artifact out of the present; done already is done."""

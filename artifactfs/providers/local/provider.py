@@ -44,6 +44,7 @@ class LocalProvider:
     service = "local"
     # Saves through the same mount are seen at once (it forgets what it changes); those of other processes within this.
     listing_ttl_s = 1.0
+    is_here = True
 
     def __init__(self, source: str, store: Store) -> None:
         """Offer ``store``, which stays the caller's to close, under the name of the source."""

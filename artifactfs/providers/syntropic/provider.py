@@ -77,6 +77,7 @@ class Syntropic137Provider:
     service = "syntropic137"
     # Runs take minutes; the service announces what they make only on a stream of its own.
     listing_ttl_s = 60.0
+    is_here = False
 
     def __init__(self, source: str, http: HttpClient, memory: Memory) -> None:
         """Use ``http``, whose base URL has no ``/api/v1``; nothing is sent yet."""

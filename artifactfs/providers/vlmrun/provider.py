@@ -92,6 +92,7 @@ class VlmRunProvider:
     service = "vlmrun"
     # One request a minute, of ten, keeps the list of runs fresh.
     listing_ttl_s = 60.0
+    is_here = False
     publisher: Publisher | None = None
 
     def __init__(self, source: str, http: HttpClient, memory: Memory, caches: Sequence[Path] | None = None) -> None:

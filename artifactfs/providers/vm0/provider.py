@@ -58,6 +58,7 @@ class Vm0Provider:
     service = "vm0"
     # An agent's checkpoint shows after at most this many seconds; a listing of 100 artifacts is one request.
     listing_ttl_s = 60.0
+    is_here = False
     publisher: Publisher | None = None
 
     def __init__(self, source: str, http: HttpClient, memory: Memory) -> None:
