@@ -2,8 +2,8 @@
 
 Rules of this file: what ``put`` returns from is durable, and all of one call or nothing. What cannot be read is never
 deleted: a damaged database is put aside with everything in it, a record that makes no sense is left where it is. Room
-for the bookkeeping of what is recorded already is held back, so that a full disk cannot keep itself full. Every error
-of the disk is an ``OSError``.
+for the bookkeeping of what is recorded already is held back before anything new is, so that a full disk cannot keep
+itself full. Every error of the disk is an ``OSError``.
 """
 
 from __future__ import annotations
@@ -42,12 +42,17 @@ MIGRATIONS = (
     ) STRICT
     """,
 )
+# 4 KiB each; some 30 commits of one record.
+CHECKPOINT_PAGES = 64
 # The directory is locked for one mount, so the database is its alone: no -shm file, which a full disk could not grow.
 # FULL: a commit is on the disk before it returns.
-PRAGMAS = ("locking_mode=EXCLUSIVE", "synchronous=FULL")
-# Bytes held back on the disk: a transaction that drops or updates some dozen records writes a few pages of 4 KiB.
-RESERVE = 256 << 10
+PRAGMAS = ("locking_mode=EXCLUSIVE", "synchronous=FULL", f"wal_autocheckpoint={CHECKPOINT_PAGES}")
+# Bytes held back on the disk. A log that is full on a full disk is copied into the database, which grows by its pages:
+# those of one checkpoint, and those that came after one that had no room for as many. Then it overwrites itself.
+RESERVE = 3 * CHECKPOINT_PAGES * 4096
 
+# How every SQLite database begins.
+_MAGIC = b"SQLite format 3\0"
 _LOAD = """
     SELECT number, state, what, tries, error, facts, since_ns, executable, mtime_ns FROM changes ORDER BY number
 """
@@ -104,12 +109,14 @@ class Journal:
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._known: set[int] = set()
+        self._holds_reserve = False
         if not path.exists():
             return
         try:
             with _as_os_error():
-                if path.stat().st_size == 0:  # it came by rename, with its table
-                    raise sqlite3.DatabaseError("it is empty")  # noqa: TRY301 - one of the ways to be damaged
+                with path.open("rb") as file:  # SQLite would take an empty one for new, and delete its log
+                    if file.read(len(_MAGIC)) != _MAGIC:
+                        raise sqlite3.DatabaseError("it is no database")  # noqa: TRY301 - one way to be damaged
                 self._connection()
         except NewerError:
             raise
@@ -156,16 +163,19 @@ class Journal:
             gone &= self._known
             if not rows and not gone:
                 return
-            is_new = not {record.number for record in records} <= self._known
+            numbers = {record.number for record in records}
+            is_new = not numbers <= self._known
+            if is_new:
+                self._hold_reserve()
             try:
                 self._commit(rows, gone)
             except OSError as error:
-                if error.errno != errno.ENOSPC or is_new or not self._free_reserve():
+                if error.errno != errno.ENOSPC or is_new:
                     raise
+                self._make_room()
                 self._commit(rows, gone)
-            self._known |= {record.number for record in records}
+            self._known |= numbers
             self._known -= gone
-            self._hold_reserve()
 
     def close(self) -> None:
         """Close the database; it is opened again by the next ``put``."""
@@ -177,6 +187,7 @@ class Journal:
     def delete(self) -> None:
         """Close the database and delete its files, but for what was put aside."""
         self.close()
+        self._holds_reserve = False
         self._reserve.unlink(missing_ok=True)
         for part in ("-wal", "-shm", "", ".new-wal", ".new-journal", ".new"):
             self.path.with_name(self.path.name + part).unlink(missing_ok=True)
@@ -239,23 +250,33 @@ class Journal:
     def _reserve(self) -> Path:
         return self.path.with_name(f"{self.path.name}.reserve")
 
-    def _free_reserve(self) -> bool:
-        held = self._reserve.exists()
+    def _make_room(self) -> None:
+        """Give the reserve to the database, and its log back to its beginning, where it overwrites itself."""
+        self._holds_reserve = False
         self._reserve.unlink(missing_ok=True)
-        return held
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):  # then the reserve has to do
+                self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def _hold_reserve(self) -> None:
-        if self._reserve.exists():
+        """Have the reserve; without it nothing new is recorded.
+
+        Raises:
+            OSError: there is no room.
+        """
+        if self._holds_reserve:
             return
-        with contextlib.suppress(OSError):  # no room now: tried again after the next change
-            fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, RESERVE)
-            except OSError:
+        fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, RESERVE)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 self._reserve.unlink()
                 raise
-            finally:
-                os.close(fd)
+            # A file system that cannot hold room back: new changes are taken without.
+        finally:
+            os.close(fd)
+        self._holds_reserve = True
 
 
 def sync_directory(path: Path) -> None:

@@ -50,8 +50,8 @@ def test_a_sealed_draft_is_found_with_all_that_belongs_to_it(staging: Staging, t
     record = Record(draft.number, {"name": "é\udcff"}, State.PUBLISHING, 2, "no \udcff", {"id": "7"}, 99)
     staging.seal(draft, record)
     assert (draft.dirty, draft.touched, draft.sealed, draft.new) == (False, True, True, False)
-    for staged in (draft, unsealed):
-        staged.close()
+    for each in (draft, unsealed):
+        each.close()
     taken = again(staging)
     assert taken.used_bytes == 9
     ((found, staged),) = taken.left_over()
@@ -76,8 +76,8 @@ def test_changes_without_content_stand_among_the_drafts_in_order(staging: Stagin
     staging.journal.put(removal)
     last, done = sealed(staging, name="c"), sealed(staging, name="d")
     staging.journal.put(Record(done.number, {"name": "d"}, State.PUBLISHED))
-    for staged in (first, last, done):
-        staged.close()
+    for draft in (first, last, done):
+        draft.close()
     taken = again(staging)
     found = taken.left_over()
     assert [(record.number, record.what, staged is None) for record, staged in found] == [
@@ -88,7 +88,7 @@ def test_changes_without_content_stand_among_the_drafts_in_order(staging: Stagin
     assert taken.journal.numbers() == [1, 2, 3]
     assert not (taken.root / "4.draft").exists()
     for _, staged in found:
-        if staged:
+        if staged is not None:
             staged.close()
     taken.close()
 
@@ -229,6 +229,34 @@ def test_what_is_written_during_a_seal_is_sealed_by_the_next(staging: Staging, m
     staging.seal(staged, Record(1, {}))
     assert staged.dirty
     staging.discard(staged)
+
+
+def test_a_seal_asks_the_disk_for_all_that_is_told(staging: Staging, monkeypatch: pytest.MonkeyPatch):
+    """The content first, then its name, once, and the record last; SQLite's commits are durable ones."""
+    asked: list[str] = []
+    real_fsync, real_put = os.fsync, staging.journal.put
+
+    def fsync(fd: int) -> None:
+        asked.append("file" if os.path.isfile(f"/proc/self/fd/{fd}") else os.readlink(f"/proc/self/fd/{fd}"))
+        real_fsync(fd)
+
+    def put(*records: Record, drop=()) -> None:
+        real_put(*records, drop=drop)
+        asked.append("record")
+
+    first, staged = sealed(staging), staging.open()
+    staged.write(0, b"x")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(staging.journal, "put", put)
+    staging.seal(staged, Record(staged.number, {}))
+    assert asked == ["file", str(staging.root), "record"]
+    staging.seal(staged, Record(staged.number, {}))
+    assert asked[3:] == ["file", "record"]
+    monkeypatch.undo()
+    assert staging.journal._db is not None
+    assert staging.journal._db.execute("PRAGMA synchronous").fetchall() == [(2,)]  # FULL
+    for each in (first, staged):
+        staging.discard(each)
 
 
 def test_a_record_that_cannot_be_written_leaves_the_draft_dirty(staging: Staging, monkeypatch: pytest.MonkeyPatch):
