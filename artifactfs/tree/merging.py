@@ -256,9 +256,9 @@ class _Merge:
         raise AssertionError  # pragma: no cover - there is always another number
 
     def _is_free_for(self, path: str, wanted: Put) -> bool:
-        """Tell whether nothing is at a path, or what an earlier merge of the same changes has kept there."""
+        """Tell whether nothing was or is at a path, but what an earlier merge of the same changes has kept there."""
         there = self._head.at(path)
-        return there is None or (self._base.at(path) is None and same(there, wanted))
+        return self._base.at(path) is None and (there is None or same(there, wanted))
 
     def _marked_directory(self, path: str) -> str:
         """Return the directory in which is kept what was put at a path, as a directory, and below it."""
@@ -267,17 +267,16 @@ class _Merge:
             if (wanted := self._changes.get(path)) is not None and _is_directory(wanted):
                 group.append(path)
             for name in self._names_beside(path, folder=True):
-                if name not in self._spoken_for and self._holds(name, path, group):
+                if name not in self._spoken_for and self._may_hold(name, path, group):
                     break
             self._spoken_for.add(name)
             self._marked_directories[path] = name
         return self._marked_directories[path]
 
-    def _holds(self, name: str, path: str, group: Collection[str]) -> bool:
-        if self._head.at(name) is None or self._base.at(name) is not None:
-            return self._head.at(name) is None
+    def _may_hold(self, name: str, path: str, group: Collection[str]) -> bool:
         kept = ((name + put[len(path) :], self._changes[put]) for put in group)
-        return all(same(self._head.at(at), wanted) for at, wanted in kept)
+        is_kept = self._head.at(name) is None or all(same(self._head.at(at), wanted) for at, wanted in kept)
+        return is_kept and self._base.at(name) is None
 
     # -- what stays ----------------------------------------------------------------------------------------
 
