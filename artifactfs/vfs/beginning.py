@@ -110,7 +110,7 @@ class Beginner:
     async def freshen(self, parent: Node, node: Node, artifact: Artifact) -> tuple[Artifact, bool]:
         """Return the artifact of a file as it is at this moment, and whether the node shows that still.
 
-        Where asking costs requests, what was shown is taken: whether somebody overtook it is found out when it is saved.
+        Where asking costs requests, what was shown is taken: whether somebody overtook it is found out at its save.
         """
         source = self.sources[node.source]
         if not source.provider.is_here or self.overlay.names(parent).get(node.name) is node:

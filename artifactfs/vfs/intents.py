@@ -72,6 +72,7 @@ def spot_of(what: dict[str, Any], source: str) -> Spot:
 
 def _record(job: Job, what: dict[str, Any]) -> Record:
     job.acknowledged()
+    what["shown"] = job.shown
     return Record(
         number=job.number, what=what, state=job.state, tries=job.tries, error=job.error, facts=dict(job.facts),
         since_ns=job.since_ns,
@@ -82,7 +83,7 @@ def of_edit(edit: Edit) -> Record:
     """Return the record of a file that was written."""
     behind = edit.in_flight.number if edit.in_flight and edit.in_flight is not edit.staged else None
     what = {
-        "kind": FILE, "source": edit.source, **_spot(edit.directory), "name": edit.node.name,
+        "kind": FILE, **_spot(edit.directory), "name": edit.node.name,
         "base": _artifact_text(edit.base), "base_sha256": edit.base_sha256, "local": edit.is_local,
         "executable": edit.staged.executable, "mtime_ns": edit.staged.mtime_ns, "after": behind,
         "replaces": edit.replaces.number if edit.replaces else None,
@@ -93,7 +94,7 @@ def of_edit(edit: Edit) -> Record:
 def of_removal(removal: Removal) -> Record:
     """Return the record of an artifact that is to be removed."""
     what = {
-        "kind": REMOVAL, "source": removal.source, **_spot(removal.directory), "name": removal.name,
+        "kind": REMOVAL, **_spot(removal.directory), "name": removal.name,
         "artifact": _artifact_text(removal.artifact),
     }  # fmt: skip
     return _record(removal, what)
@@ -102,7 +103,7 @@ def of_removal(removal: Removal) -> Record:
 def of_tree(tree: WorkTree) -> Record:
     """Return the record of a changed tree: what its changes were made on."""
     what = {
-        "kind": TREE, "source": tree.source, "base": _artifact_text(tree.base), "message": tree.message,
+        "kind": TREE, "base": _artifact_text(tree.base), "message": tree.message,
         "opaque": sorted(tree.opaque),
     }  # fmt: skip
     return _record(tree, what)
@@ -110,7 +111,7 @@ def of_tree(tree: WorkTree) -> Record:
 
 def of_name(tree: WorkTree, path: str, name: str, entry: Node | Gone) -> Record:
     """Return the record of what a name in a changed tree stands for, if that is no edit."""
-    what: dict[str, Any] = {"kind": NAME, "source": tree.source, "of": tree.number, "path": path, "name": name}
+    what: dict[str, Any] = {"kind": NAME, "of": tree.number, "path": path, "name": name}
     if isinstance(entry, Gone):
         what.update({"is": "gone", "was": entry.path})
     else:

@@ -22,7 +22,7 @@ from artifactfs.tree.layout import BY_ID, CONTROL, LATEST, SHELF
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree, join, key_of
+from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree, key_of
 from artifactfs.vfs.writing import Writer
 
 RESERVED = frozenset({BY_ID, CONTROL, LATEST, SHELF})
@@ -135,9 +135,8 @@ class Namespace:
         """
         self.accepting(parent, name, Accepts.FILES)
         await self.writer.publisher(parent.source).permits(Change.SAVE)
-        inside = posixpath.normpath(posixpath.join("/", self._path(parent), target)) if target else ""
-        depth = posixpath.normpath(posixpath.join(self._path(parent), target))
-        if not isinstance(parent.directory, VersionDir) or not inside or target.startswith("/") or depth.startswith(".."):
+        leads_out = posixpath.normpath(posixpath.join(self._path(parent), target)).startswith("..")
+        if not isinstance(parent.directory, VersionDir) or not target or target.startswith("/") or leads_out:
             message = "a symlink can only be made in a tree, and leads to what is in it"
             raise errors.NotPermitted(message)
         async with self.writer.order:

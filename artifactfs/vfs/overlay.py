@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import trio
 from cachetools import LRUCache
 
+from artifactfs.journal.drafts import Staged
 from artifactfs.journal.droppings import is_dropping, is_local_directory
 from artifactfs.journal.records import Record
-from artifactfs.journal.staging import Staged, Staging
+from artifactfs.journal.staging import Staging
 from artifactfs.journal.states import State
 from artifactfs.model.entry import Artifact
 from artifactfs.tree.layout import directory_identity

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import trio
 
 from artifactfs import errors
-from artifactfs.journal.staging import Staged
+from artifactfs.journal.drafts import Staged
 from artifactfs.journal.states import State
-from artifactfs.model.content import Exact, Pointer
+from artifactfs.model.content import Exact
 from artifactfs.model.entry import Artifact, SingleFile
 from artifactfs.providers.base import Draft
-from artifactfs.tree import names
 from artifactfs.tree.layout import present_node
+from artifactfs.tree.merging import marked
 from artifactfs.tree.nodes import Listed, Node
 from artifactfs.vfs import intents
 from artifactfs.vfs.context import Context, Try
@@ -32,13 +32,6 @@ log = logging.getLogger(__name__)
 OVERTAKEN = (errors.Conflict, errors.AlreadyExists)
 # Saves of one file that are overtaken in the same second; more would be a loop of ours.
 MAX_COPIES = 20
-
-
-def beside(name: str, mark: str) -> str:
-    """Return ``name (mark)`` with the mark before the extension, in at most 255 bytes."""
-    stem, extension = names.split_extension(name)
-    tail = f" ({mark}){extension}"
-    return stem.encode()[: names.NAME_MAX - len(tail.encode())].decode("utf-8", "ignore") + tail
 
 
 def conflict_mark() -> str:
@@ -210,7 +203,7 @@ class Files:
             self.context.directories.listings.forget(edit.directory.ref)
         self.context.directories.listings.changed(node.parent, wanted)
         self.context.directories.listings.changed(node.parent, name)
-        self.context.report(edit.source, where, f"{error or 'somebody else was first'}; this save is kept as {name!r}")
+        self.context.report(edit.source, where, f"{error}; this save is kept as {name!r}")
 
     def _free_name(self, edit: Edit, wanted: str) -> str:
         taken = set(self.context.overlay.names(Node(0, (), edit.node.kind, "", edit.directory, source=edit.source)))
@@ -218,7 +211,7 @@ class Files:
             taken |= self.context.directories.listings.names(edit.directory)
         mark = conflict_mark()
         for attempt in range(1, MAX_COPIES + 1):
-            name = beside(wanted, mark if attempt == 1 else f"{mark} {attempt}")
+            name = marked(wanted, mark if attempt == 1 else f"{mark} {attempt}")
             if name not in taken:
                 return name
         message = f"there is no free name beside {wanted!r}"
@@ -251,9 +244,3 @@ class Files:
 def _was_executable(artifact: Artifact) -> bool:
     content = artifact.current.content if artifact.current else None
     return isinstance(content, SingleFile) and content.executable
-
-
-def is_pointer(artifact: Artifact) -> bool:
-    """Tell whether the service may swap the bytes of an artifact in place."""
-    content = artifact.current.content if artifact.current else None
-    return isinstance(content, SingleFile) and isinstance(content.content, Pointer)

@@ -16,7 +16,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.content.readahead import Pattern
-from artifactfs.journal.staging import Staged
+from artifactfs.journal.drafts import Staged
 from artifactfs.journal.states import State
 from artifactfs.model.content import Content, Exact
 from artifactfs.model.entry import Artifact, TreeMember
@@ -109,9 +109,7 @@ class TreePublisher:
         return await trio.to_thread.run_sync(merge, base, now, wanted, conflict_mark()), wanted
 
     @staticmethod
-    def _with_sent(
-        tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]
-    ) -> dict[str, TreeMember]:
+    def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
         """Return the base with what an earlier try of ours made of it, as far as that is what is there now."""
         sent: dict[str, str | None] = json.loads(tree.facts.get("sent", "{}"))
         known = dict(base)
@@ -278,7 +276,8 @@ class TreePublisher:
         for path, kept in (merged.beside if merged else {}).items():
             directory, _, name = path.rpartition("/")
             message = f"somebody else changed it first; this save is kept as {kept.rpartition('/')[2]!r}"
-            self.context.overlay.notices[("tree", tree.source, tree.base.key, directory), name] = errors.Conflict(message)
+            at = (("tree", tree.source, tree.base.key, directory), name)
+            self.context.overlay.notices[at] = errors.Conflict(message)
             self.context.report(tree.source, f"{tree.shown}/{path}".lstrip("/"), message)
         for path in merged.kept if merged else ():
             message = "somebody else changed it while it was removed here; it stays"

@@ -207,6 +207,8 @@ class WriteBack:
                 await self.files.remove(job)
             case WorkTree():
                 await self.trees.publish(job)
+            case _:
+                raise TypeError(job)
 
     def _failed(self, job: Job, error: Exception) -> None:
         job.error = str(error) or type(error).__name__

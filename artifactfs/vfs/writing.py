@@ -18,6 +18,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.content.reader import ContentReader
+from artifactfs.journal.drafts import Staged
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.staging import Staging
 from artifactfs.journal.states import State
@@ -119,7 +120,7 @@ class Writer:
         edit = self.beginner.create(parent, name, executable=executable)
         if isinstance(parent.directory, VersionDir):
             edit.base = self.tree(parent).base
-        elif (removal := self.overlay.removal_at(edit.directory, parent.source, name)) is not None:
+        else:
             self.give(removal_to=edit, name=name)
         self.overlay.begin(edit)
         self.overlay.show(edit)
@@ -269,8 +270,8 @@ class Writer:
             self.overlay.let_go(edit)
             edit.home.discard(edit.staged)
 
-    async def _back_to(self, edit: Edit, earlier: object) -> None:
-        staged, edit.staged = edit.staged, earlier  # type: ignore[assignment]  # the caller gives what is in flight
+    async def _back_to(self, edit: Edit, earlier: Staged) -> None:
+        staged, edit.staged = edit.staged, earlier
         edit.number = edit.staged.number
         edit.home.discard(staged)
         if not edit.under_way:
@@ -316,3 +317,14 @@ class Writer:
             self.overlay.let_go(edit)
             if not edit.under_way:
                 edit.home.discard(edit.staged)
+
+    async def finish(self) -> None:
+        """Make durable what is open, and wait for what is being published: the mount ends."""
+        for edit in list(self.overlay.edits.values()):
+            if edit.is_orphan or not edit.staged.touched or edit.staged.broken or not edit.staged.dirty:
+                continue
+            try:
+                await self.seal(edit)
+            except (OSError, errors.ArtifactFSError) as error:
+                self.context.report(edit.source, self.context.path_of(edit.node), f"not written: {error}")
+        await self.writeback.finish()
