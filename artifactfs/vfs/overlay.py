@@ -83,6 +83,7 @@ class Job:
         since_ns: when it was acknowledged first; 0 before.
         due_at: when to publish it, on trio's clock.
         under_way: set while it is being published; the event ends that.
+        failed_at: when the last try ended in vain, in seconds since the epoch.
         shown: its path below the mount point, when it was last known.
     """
 
@@ -97,6 +98,7 @@ class Job:
     since_ns: int = 0
     due_at: float = math.inf
     under_way: trio.Event | None = None
+    failed_at: float = 0.0
     shown: str = ""
     lock: trio.Lock = field(default_factory=trio.Lock)
 

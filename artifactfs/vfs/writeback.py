@@ -211,7 +211,7 @@ class WriteBack:
                 raise TypeError(job)
 
     def _failed(self, job: Job, error: Exception) -> None:
-        job.error = str(error) or type(error).__name__
+        job.error, job.failed_at = str(error) or type(error).__name__, time.time()
         now = trio.current_time()
         if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
             job.state, job.due_at, job.failure = State.FAILED, math.inf, error
@@ -260,19 +260,27 @@ class WriteBack:
         if job.error and job.tries:
             raise errors.Unavailable(f"kept here, not saved yet: {job.error}")
 
-    async def drain(self, below: str = "") -> list[Job]:
-        """Publish what is below a path now, and wait for it; return what is left, each tried once more."""
-        wanted = [job for job in self.overlay.jobs() if self.is_wanted(job, below)]
-        tried = {id(job): job.tries for job in wanted}
-        for job in wanted:
-            if job.under_way is None and not (isinstance(job, Edit) and job.staged.writers):
-                job.due_at = min(job.due_at, trio.current_time())
-            self._failing.pop(job.source, None)
+    def hurry(self, below: str = "") -> None:
+        """Publish what is below a path now, refused changes too; what is open for writing is left alone."""
+        now = trio.current_time()
+        for job in self.overlay.jobs():
+            if self.is_wanted(job, below):
+                self._failing.pop(job.source, None)
+                if job.under_way is None and not (isinstance(job, Edit) and job.staged.writers):
+                    job.due_at = min(job.due_at, now)
         self.wake()
-        while True:
-            left = [job for job in self.overlay.jobs() if id(job) in tried]
-            if not any(job.under_way or (job.due_at < math.inf and job.tries == tried[id(job)]) for job in left):
-                return [job for job in self.overlay.jobs() if self.is_wanted(job, below)]
+
+    def unsettled(self, below: str, since: float) -> list[Job]:
+        """Return what is below a path, is still to be published, and was not tried in vain since a time (epoch)."""
+        return [
+            job
+            for job in self.overlay.jobs()
+            if self.is_wanted(job, below) and (job.under_way or (job.due_at < math.inf and job.failed_at < since))
+        ]
+
+    async def changed(self, within_s: float) -> None:
+        """Wait until a change has been published, or was not, but no longer than so many seconds."""
+        with trio.move_on_after(within_s):
             await self._changed.wait()
 
     def is_wanted(self, job: Job, below: str) -> bool:
