@@ -97,19 +97,20 @@ def test_many_threads_may_use_it(path: Path):
     journal.close()
 
 
-@pytest.mark.parametrize("how", ["garbage", "empty", "a page", "no table"])
+@pytest.mark.parametrize("how", ["garbage", "empty", "a page", "an overflow page", "no table"])
 def test_a_damaged_database_is_put_aside(path: Path, how: str, expected_logs, caplog: pytest.LogCaptureFixture):
     """With all its bytes, under a name that says which drafts were its; the next one works."""
     expected_logs("is damaged and put aside")
     journal = Journal(path)
-    journal.put(*(Record(number, {"filler": "x" * 1000}) for number in range(1, 100)))
+    length = 20_000 if how == "an overflow page" else 1_000  # the numbers alone could still be read
+    journal.put(*(Record(number, {"filler": "x" * length}) for number in range(1, 100)))
     journal.close()
     match how:
         case "garbage":
             path.write_bytes(b"this is no database " * 400)
         case "empty":
             path.write_bytes(b"")
-        case "a page":
+        case "a page" | "an overflow page":
             with path.open("r+b") as file:
                 file.seek(3 * 4096)
                 file.write(b"\xff" * 4096)

@@ -127,7 +127,7 @@ def test_the_count_is_that_of_the_files(staging: Staging):
 def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path):
     """Seals and clones say ENOSPC; what was sealed is found, and discarding works and gives room."""
     with tiny(tmp_path / "disk") as disk:
-        staging = Staging.fresh(disk / "drafts")
+        staging = Staging.fresh(disk / "drafts", 1 << 40)
         kept: list[Staged] = []
         with pytest.raises(OSError, match="No space"):
             while True:
@@ -135,6 +135,7 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path):
                 staged.write(0, os.urandom(50_000))
                 staging.seal(staged, Record(staged.number, {"n": staged.number}))
                 kept.append(staged)
+        assert staging.used_bytes == sum(each.size for each in (*kept, staged))
         staging.discard(staged)
         with pytest.raises(OSError, match="No space"):
             twins = [staging.clone(kept[0]) for _ in range(9)]

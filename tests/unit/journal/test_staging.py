@@ -171,6 +171,10 @@ def test_a_damaged_database_is_put_aside_and_the_drafts_stay(staging: Staging, e
     third.discard(found)
     third.close()
     assert files(third.root) == ["1.draft", "journal.db.damaged-1"]
+    (third.root / "1.draft").unlink()  # a user has rescued it
+    (fourth,) = Staging.abandoned(staging.root.parent)
+    assert fourth.next_number() == 2
+    fourth.close()
 
 
 def test_what_a_newer_artifactfs_wrote_is_left_alone(staging: Staging, expected_logs, caplog):
@@ -277,6 +281,22 @@ def test_a_record_that_cannot_be_written_leaves_the_draft_dirty(staging: Staging
     staging.discard(staged)
 
 
+def test_a_draft_whose_record_cannot_be_dropped_stays(staging: Staging, monkeypatch: pytest.MonkeyPatch):
+    """The file goes after its record, never before."""
+    staged = sealed(staging, b"text")
+
+    def refuse(**_options) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.journal, "put", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            staging.discard(staged)
+    assert (staged.path.read_bytes(), staged.sealed, staged.closed) == (b"text", True, False)
+    staging.discard(staged)
+    assert not staged.path.exists()
+
+
 def test_growth_beyond_the_disk_is_refused_at_once(staging: Staging):
     """A sparse file takes no room here and all of it where it would be saved."""
     staged = staging.open()
@@ -307,6 +327,7 @@ def test_an_unlinked_draft_is_read_until_it_is_closed(staging: Staging):
     staged.write(4, b"!")
     assert staged.read(0, 9) == b"text!"
     staging.seal(staged, Record(staged.number, {}))
+    assert staging.journal.numbers() == []
     assert staging.used_bytes == 5
     for _ in range(2):
         staging.discard(staged)
