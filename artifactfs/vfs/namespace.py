@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from artifactfs import errors
+from artifactfs.journal.states import State
 from artifactfs.model.content import Exact
 from artifactfs.model.entry import Accepts, Artifact, Role
 from artifactfs.providers.base import Change
@@ -246,7 +247,7 @@ class Namespace:
             raise errors.ReadOnly(message)
         home = self.writer.homes[parent.source]
         removal = Removal(
-            source=parent.source, home=home, number=home.next_number(), artifact=artifact,
+            source=parent.source, home=home, number=home.next_number(), state=State.SEALED, artifact=artifact,
             directory=parent.directory, name=name, shown=f"{self.writer.context.path_of(parent)}/{name}",
         )  # fmt: skip
         removal.acknowledged()

@@ -121,6 +121,7 @@ class Edit(Job):
         is_local: nothing of that name stands in the listing.
         is_orphan: the name was taken away; who has the file open still reads and writes it.
         in_flight: the bytes that are being published; others than ``staged`` if somebody writes again meanwhile.
+        backup: bytes that were acknowledged, while somebody writes again and has not made that durable yet.
         replaces: the removal that this makes unnecessary: of the artifact that had the name a moment ago.
         flight_record: of ``in_flight``, if that is not ``staged``.
         is_ready: it is to be published although somebody has it open for writing.
@@ -134,6 +135,7 @@ class Edit(Job):
     is_local: bool = False
     is_orphan: bool = False
     in_flight: Staged | None = None
+    backup: Staged | None = None
     replaces: Removal | None = None
     flight_record: Record | None = None
     is_ready: bool = False

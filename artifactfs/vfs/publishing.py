@@ -15,7 +15,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.journal.drafts import Staged
-from artifactfs.journal.states import State
+from artifactfs.journal.states import Event, State, after
 from artifactfs.model.content import Exact
 from artifactfs.model.entry import Artifact, SingleFile
 from artifactfs.providers.base import Draft
@@ -37,6 +37,11 @@ MAX_COPIES = 20
 def conflict_mark() -> str:
     """Return what a name says of a save that came too late."""
     return time.strftime("conflict %Y-%m-%d %H.%M.%S")
+
+
+def begun(state: State) -> State:
+    """Return the state of a change whose try begins, also after it was refused."""
+    return after(after(state, Event.RETRY) if state is State.FAILED else state, Event.START)
 
 
 @dataclass(slots=True)
@@ -78,7 +83,7 @@ class Files:
             edit.tries += 1
             if edit.in_flight is None:
                 edit.in_flight = edit.staged
-                edit.state = State.PUBLISHING
+                edit.state = begun(edit.state)
                 edit.flight_record = intents.of_edit(edit)
             record = edit.flight_record or intents.of_edit(edit)
             record.tries, record.state = edit.tries, State.PUBLISHING
@@ -226,7 +231,7 @@ class Files:
             ArtifactFSError: it was not removed, and the removal is kept.
         """
         removal.tries += 1
-        removal.state = State.PUBLISHING
+        removal.state = begun(removal.state)
         await self.context.publisher(removal.source).remove(removal.artifact)
         async with self.context.order:
             self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)

@@ -117,6 +117,13 @@ class _Recovery:
             earlier.in_flight, earlier.staged = earlier.staged, staged
             self.edits[record.number] = earlier
             return
+        replaced = self.edits.get(int(what["instead"])) if what["instead"] is not None else None
+        if replaced is not None:
+            # Written again, and made durable; what was acknowledged before was not forgotten yet.
+            self.home.discard(replaced.staged)
+            replaced.staged, replaced.number = staged, record.number
+            self.edits[record.number] = replaced
+            return
         directory = intents.spot_of(what, self.source)
         if isinstance(directory, VersionDir):
             self.writer.tree_of_artifact(self.source, directory)

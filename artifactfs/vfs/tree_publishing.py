@@ -27,7 +27,7 @@ from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.context import Context, Try
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
-from artifactfs.vfs.publishing import conflict_mark
+from artifactfs.vfs.publishing import begun, conflict_mark
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class TreePublisher:
     async def _start(self, tree: WorkTree, taken: list[Taken]) -> Try:
         is_first = tree.tries == 0
         tree.tries += 1
-        tree.state = State.PUBLISHING
+        tree.state = begun(State.SEALED if tree.state is State.OPEN else tree.state)
         sent = json.loads(tree.facts.get("sent", "{}"))
         sent.update({one.at: None if one.wanted is None else _hash(one.wanted) for one in taken})
         tree.facts["sent"] = json.dumps(sent)

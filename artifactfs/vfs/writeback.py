@@ -20,7 +20,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.journal.droppings import is_passing
-from artifactfs.journal.states import State
+from artifactfs.journal.states import Event, State, after
 from artifactfs.tree.nodes import VersionDir
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree
@@ -214,10 +214,10 @@ class WriteBack:
         job.error, job.failed_at = str(error) or type(error).__name__, time.time()
         now = trio.current_time()
         if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
-            job.state, job.due_at, job.failure = State.FAILED, math.inf, error
+            job.state, job.due_at, job.failure = after(job.state, Event.REFUSAL), math.inf, error
             log.warning("refused and kept here: %s: %s", type(error).__name__, error)
         else:
-            job.state = State.SEALED
+            job.state = after(job.state, Event.FAILURE)
             pause = min(RETRY_MAX_S, RETRY_S * 2 ** min(job.tries - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
             job.due_at = now + pause
             if isinstance(error, PASSES):

@@ -21,7 +21,7 @@ from artifactfs.content.reader import ContentReader
 from artifactfs.journal.drafts import Staged
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.staging import Staging
-from artifactfs.journal.states import State
+from artifactfs.journal.states import Event, State, after
 from artifactfs.providers.base import Change, Publisher
 from artifactfs.tree.nodes import Node, VersionDir
 from artifactfs.vfs import intents
@@ -86,7 +86,7 @@ class Writer:
         await publisher.permits(Change.SAVE)
         while (edit := self.overlay.edits.get(node.ino)) is None:
             await self.begin(node, copy=not truncate)
-        if edit.in_flight is edit.staged:
+        if edit.in_flight is edit.staged or (edit.staged.sealed and not edit.staged.writers):
             await self._fork(edit, copy=not truncate)
         if truncate:
             edit.staged.truncate(0)
@@ -105,15 +105,17 @@ class Writer:
             edit.home.discard(edit.staged)
 
     async def _fork(self, edit: Edit, *, copy: bool) -> None:
-        """Let who writes now write to bytes of their own: the others are being published."""
+        """Let who writes now write to bytes of their own: the others are being published, or were acknowledged."""
         async with edit.lock:
             old = edit.staged
-            if edit.in_flight is not old:
+            if old.writers or not (old.sealed or edit.in_flight is old):
                 return
             fresh = await trio.to_thread.run_sync(edit.home.clone, old) if copy else edit.home.open()
             fresh.executable, fresh.mtime_ns = old.executable, old.mtime_ns
             fresh.touched, fresh.uncopied = False, 0 if copy else 1
-            edit.staged, edit.number, edit.state = fresh, fresh.number, State.OPEN
+            edit.staged, edit.number, edit.state = fresh, fresh.number, after(edit.state, Event.WRITE)
+            if edit.in_flight is not old:
+                edit.backup = old
 
     def create(self, parent: Node, name: str, *, executable: bool) -> Edit:
         """Begin a new file: a name that only this mount knows, saved when its writers are done."""
@@ -209,9 +211,11 @@ class Writer:
             await self._vet(edit)
             if edit.in_tree:
                 await self.seal_tree(self.tree_of_artifact(edit.source, edit.directory))  # type: ignore[arg-type]  # in_tree says so
-            if edit.state is not State.CONFLICT:
-                edit.state = State.SEALED
+            edit.state = after(edit.state, Event.SEAL)
             await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit))
+            if edit.backup is not None:
+                backup, edit.backup = edit.backup, None
+                await trio.to_thread.run_sync(edit.home.discard, backup)
             if edit.replaces is not None:
                 await self._settle_removal(edit)
 
@@ -262,8 +266,9 @@ class Writer:
 
     async def _untouched(self, edit: Edit) -> None:
         """End an edit to which nothing was written; what was written before goes its way."""
-        if edit.in_flight is not None and edit.in_flight is not edit.staged:
-            await self._back_to(edit, edit.in_flight)
+        earlier = edit.backup or edit.in_flight
+        if earlier is not None and earlier is not edit.staged:
+            await self._back_to(edit, earlier)
         elif edit.staged.sealed:
             self.writeback.schedule(edit)
         else:
@@ -272,16 +277,17 @@ class Writer:
 
     async def _back_to(self, edit: Edit, earlier: Staged) -> None:
         staged, edit.staged = edit.staged, earlier
-        edit.number = edit.staged.number
-        edit.home.discard(staged)
+        edit.number, edit.backup, edit.state = edit.staged.number, None, State.SEALED
+        await trio.to_thread.run_sync(edit.home.discard, staged)
         if not edit.under_way:
             self.writeback.schedule(edit)
 
     async def _abandon(self, edit: Edit, message: str) -> None:
         """Drop an edit whose writer was told that it failed; the file is again what it was."""
         self.context.report(edit.source, self.context.path_of(edit.node), message)
-        if edit.in_flight is not None and edit.in_flight is not edit.staged:
-            await self._back_to(edit, edit.in_flight)
+        earlier = edit.backup or edit.in_flight
+        if earlier is not None and earlier is not edit.staged:
+            await self._back_to(edit, earlier)
         else:
             await self.forget(edit)
         self.overlay.spoiled.add(edit.node.ino)
@@ -306,8 +312,9 @@ class Writer:
         edit.is_orphan = True
         self.overlay.hide(edit)
         await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
-        if edit.in_flight is not None and edit.in_flight is not edit.staged and not edit.under_way:
-            await trio.to_thread.run_sync(edit.home.discard, edit.in_flight)
+        for earlier in (edit.backup, edit.in_flight):
+            if earlier is not None and earlier is not edit.staged and not edit.under_way:
+                await trio.to_thread.run_sync(edit.home.discard, earlier)
         self.collect(edit.node)
 
     def collect(self, node: Node) -> None:
