@@ -113,6 +113,7 @@ class Namespace:
         publisher = self.writer.publisher(parent.source)
         match parent.directory:
             case Listed(accepts=accepts, ref=ref, prefix=prefix) as place:
+                await self.free(place, parent.source, name)
                 if accepts & Accepts.WORKFLOWS:
                     await publisher.make_workflow(name)
                     self.directories.listings.forget(ref)
@@ -146,6 +147,16 @@ class Namespace:
             node.target, node.size = target, Exact(len(target.encode("utf-8", "surrogateescape")))
             await self.put(parent, tree, name, node)
 
+    async def free(self, place: Listed, source: str, name: str) -> None:
+        """Have an artifact removed now whose name was taken away here: another one wants it.
+
+        Raises:
+            ArtifactFSError: its service did not remove it.
+        """
+        removal = self.overlay.removals.get((key_of(place, source), name))
+        if removal is not None and removal.given_to is None:
+            await self.writer.writeback.now(removal)
+
     @staticmethod
     def _path(parent: Node) -> str:
         return parent.directory.path if isinstance(parent.directory, VersionDir) else ""
@@ -157,14 +168,10 @@ class Namespace:
         tree.records.setdefault((path, name), tree.home.next_number())
         records = [intents.of_tree(tree), intents.of_name(tree, path, name, entry)]
         await trio.to_thread.run_sync(tree.home.journal.put, *records)
-        self.changed(tree, parent)
+        self.changed(tree)
 
-    def changed(self, tree: WorkTree, parent: Node) -> None:
-        """Have a version made of a tree that was changed in one of its directories."""
-        if not tree.shown:
-            depth = self._path(parent).count("/") + 1 if self._path(parent) else 0
-            whole = self.writer.context.path_of(parent).split("/")
-            tree.shown = "/".join(whole[: len(whole) - depth])
+    def changed(self, tree: WorkTree) -> None:
+        """Have a version made of a tree."""
         self.writer.writeback.schedule_tree(tree)
 
     # -- removing --------------------------------------------------------------------------------------------
@@ -203,7 +210,7 @@ class Namespace:
         if edit is not None:
             await self.writer.orphan(edit)
         await self.vacate(parent, tree, name)
-        self.changed(tree, parent)
+        self.changed(tree)
 
     async def vacate(self, parent: Node, tree: WorkTree, name: str) -> None:
         """Let a name in a tree stand for nothing, durably."""
@@ -279,6 +286,9 @@ class Namespace:
             case Listed(ref=ref, role=Role.WORKFLOW):
                 if await self.shown_in(node):
                     raise errors.DirectoryNotEmpty(subject=name)
+                for removal in list(self.overlay.removals.values()):
+                    if removal.directory.ref == ref and removal.given_to is None:
+                        await self.writer.writeback.now(removal)
                 await publisher.remove_workflow(ref)  # says itself whether it is empty
             case Listed():
                 message = "only workflows and trees can be removed"
@@ -296,7 +306,7 @@ class Namespace:
         dropped = [number for child in below if (number := tree.records.pop((path, child), None)) is not None]
         await self.vacate(parent, tree, name)
         await trio.to_thread.run_sync(lambda: tree.home.journal.put(intents.of_tree(tree), drop=dropped))
-        self.changed(tree, parent)
+        self.changed(tree)
 
     async def _forget_tree(self, node: Node) -> None:
         tree = self.overlay.tree_of(node.directory, node.source)

@@ -102,6 +102,11 @@ class Job:
     shown: str = ""
     lock: trio.Lock = field(default_factory=trio.Lock)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether it is being published."""
+        return self.under_way is not None
+
     def acknowledged(self) -> None:
         """Note that somebody was told that this is kept."""
         self.since_ns = self.since_ns or time.time_ns()
@@ -288,7 +293,7 @@ class Overlay:
     def removal_at(self, directory: Spot, source: str, name: str) -> Removal | None:
         """Return the removal of the artifact that had a name a moment ago, if it can still be taken back."""
         removal = self.removals.get((key_of(directory, source), name))
-        return None if removal is None or removal.under_way or removal.given_to else removal
+        return None if removal is None or removal.is_under_way or removal.given_to else removal
 
     def edits_of(self, tree: WorkTree) -> list[Edit]:
         """Return the edits of files in a tree."""

@@ -106,7 +106,7 @@ class Renamer:
             await self._write(tree, records)
             await self.namespace.vacate(move.old_parent, tree, move.old_name)
             await self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
-            self.namespace.changed(tree, move.new_parent)
+            self.namespace.changed(tree)
 
     @staticmethod
     def _path(parent: Node, name: str) -> str:
@@ -239,6 +239,7 @@ class Renamer:
             await self._rename_by_copy(move, artifact)
             return
         await publisher.permits(Change.RENAME)
+        await self.namespace.free(new, node.source, move.new_name)
         renamed = await publisher.rename(artifact, new.ref, (*new.prefix, move.new_name))
         async with self.writer.order:
             self.directories.apply_removed(node.source, old, artifact)
@@ -249,10 +250,6 @@ class Renamer:
         """Let a renamed inode, and what is being written to it, stand under its new name."""
         node = move.node
         node.artifact = renamed
-        removal = self.overlay.removal_at(move.new_parent.directory, node.source, move.new_name)  # type: ignore[arg-type]  # it is Listed
-        if removal is not None:
-            # The name is another artifact's now; the one that had it goes all the same.
-            self.overlay.drop(removal.directory, removal.source, removal.name)
         if edit is not None:
             shown = self.overlay.names(move.old_parent).get(move.old_name) is node
             self.overlay.hide(edit)

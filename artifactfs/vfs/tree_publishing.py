@@ -106,7 +106,9 @@ class TreePublisher:
             now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
             base = self._with_sent(tree, base, now)
         wanted = self._wanted(tree, taken, {**base, **now} if now is not base else base)
-        return await trio.to_thread.run_sync(merge, base, now, wanted, conflict_mark()), wanted
+        return await trio.to_thread.run_sync(
+            merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
+        ), wanted
 
     @staticmethod
     def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
@@ -150,7 +152,7 @@ class TreePublisher:
     async def _start(self, tree: WorkTree, taken: list[Taken]) -> Try:
         is_first = tree.tries == 0
         tree.tries += 1
-        tree.state = begun(State.SEALED if tree.state is State.OPEN else tree.state)
+        tree.state = begun(tree.state)
         sent = json.loads(tree.facts.get("sent", "{}"))
         sent.update({one.at: None if one.wanted is None else _hash(one.wanted) for one in taken})
         tree.facts["sent"] = json.dumps(sent)
@@ -252,6 +254,9 @@ class TreePublisher:
             return
         kept = (merged.beside if merged else {}).get(path, path)
         name = kept.rpartition("/")[2]
+        if kept.rpartition("/")[0] != one.path:
+            self.context.directories.listings.changed(node.parent, one.name)
+            return  # in a directory that is kept beside; it is looked up there anew
         listed = levels.get(one.path, Level()).children.get(name)
         if listed is None:
             log.info("what was saved in a tree is listed under another name")

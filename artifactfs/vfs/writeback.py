@@ -237,6 +237,25 @@ class WriteBack:
 
     # -- now -------------------------------------------------------------------------------------------------
 
+    async def now(self, job: Job) -> None:
+        """Publish a change at once.
+
+        Raises:
+            ArtifactFSError, OSError: it is kept here, and was not published.
+        """
+        while job.under_way is not None:
+            await job.under_way.wait()
+        if not any(job is other for other in self.overlay.jobs()):
+            return  # it has just been published
+        job.error = ""
+        self._begin(job)
+        await self._run(job)
+        failure, job.failure = job.failure, None
+        if failure is not None:
+            raise failure
+        if job.error:
+            raise errors.Unavailable(f"kept here, not saved yet: {job.error}")
+
     async def through(self, edit: Edit) -> None:
         """Publish an edit at once, whoever still writes to it, and tell what became of it.
 
@@ -246,19 +265,11 @@ class WriteBack:
         job: Job = edit
         if edit.in_tree:
             job = self.overlay.tree_of(edit.directory, edit.source) or edit
-        while job.under_way is not None:
-            await job.under_way.wait()
-        self._begin(job)
         edit.is_ready = True
         try:
-            await self._run(job)
+            await self.now(job)
         finally:
             edit.is_ready = False
-        failure, job.failure = job.failure, None
-        if failure is not None:
-            raise failure
-        if job.error and job.tries:
-            raise errors.Unavailable(f"kept here, not saved yet: {job.error}")
 
     def hurry(self, below: str = "") -> None:
         """Publish what is below a path now, refused changes too; what is open for writing is left alone."""
@@ -275,7 +286,7 @@ class WriteBack:
         return [
             job
             for job in self.overlay.jobs()
-            if self.is_wanted(job, below) and (job.under_way or (job.due_at < math.inf and job.failed_at < since))
+            if self.is_wanted(job, below) and (job.is_under_way or (job.due_at < math.inf and job.failed_at < since))
         ]
 
     async def changed(self, within_s: float) -> None:
@@ -294,5 +305,5 @@ class WriteBack:
 
     async def finish(self) -> None:
         """Wait for what is under way; the mount ends."""
-        while any(job.under_way for job in self.overlay.jobs()):
+        while any(job.is_under_way for job in self.overlay.jobs()):
             await self._changed.wait()

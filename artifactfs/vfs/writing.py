@@ -147,7 +147,11 @@ class Writer:
         if not isinstance(place, VersionDir) or not place.present:
             message = "this is not in a tree"
             raise errors.ReadOnly(message)
-        return self.tree_of_artifact(directory.source, place)
+        tree = self.tree_of_artifact(directory.source, place)
+        if not tree.shown:
+            above = self.context.path_of(directory).split("/")
+            tree.shown = "/".join(above[: len(above) - len(place.path.split("/")) if place.path else None])
+        return tree
 
     def tree_of_artifact(self, source: str, place: VersionDir) -> WorkTree:
         """Return the changes of a tree, begun if there are none."""
@@ -155,7 +159,7 @@ class Writer:
         if found is None:
             base = self.directories.history.newest(source, place.artifact)
             home = self.homes[source]
-            found = WorkTree(source=source, home=home, number=home.next_number(), base=base)
+            found = WorkTree(source=source, home=home, number=home.next_number(), state=State.SEALED, base=base)
             self.overlay.trees[source, base.key] = found
         return found
 
@@ -209,8 +213,12 @@ class Writer:
         """
         async with edit.lock:
             await self._vet(edit)
-            if edit.in_tree:
-                await self.seal_tree(self.tree_of_artifact(edit.source, edit.directory))  # type: ignore[arg-type]  # in_tree says so
+            if isinstance(edit.directory, VersionDir):
+                parent, place = self.parent_of(edit.node), edit.directory
+                is_here = parent is not None and key_of(parent.directory, edit.source) == key_of(place, edit.source)
+                await self.seal_tree(
+                    self.tree(parent) if parent and is_here else self.tree_of_artifact(edit.source, place)
+                )
             edit.state = after(edit.state, Event.SEAL)
             await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit))
             if edit.backup is not None:
@@ -222,7 +230,7 @@ class Writer:
     async def _settle_removal(self, edit: Edit) -> None:
         """Forget the removal of an artifact that an edit goes on with: that edit is durable now."""
         removal = edit.replaces
-        if removal is not None and not removal.under_way:
+        if removal is not None and not removal.is_under_way:
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
             edit.replaces = None
             for at in [at for at, found in self.overlay.removals.items() if found is removal]:
@@ -279,7 +287,7 @@ class Writer:
         staged, edit.staged = edit.staged, earlier
         edit.number, edit.backup, edit.state = edit.staged.number, None, State.SEALED
         await trio.to_thread.run_sync(edit.home.discard, staged)
-        if not edit.under_way:
+        if not edit.is_under_way:
             self.writeback.schedule(edit)
 
     async def _abandon(self, edit: Edit, message: str) -> None:
@@ -313,7 +321,7 @@ class Writer:
         self.overlay.hide(edit)
         await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
         for earlier in (edit.backup, edit.in_flight):
-            if earlier is not None and earlier is not edit.staged and not edit.under_way:
+            if earlier is not None and earlier is not edit.staged and not edit.is_under_way:
                 await trio.to_thread.run_sync(edit.home.discard, earlier)
         self.collect(edit.node)
 
@@ -322,7 +330,7 @@ class Writer:
         edit = self.overlay.edits.get(node.ino)
         if edit is not None and edit.is_orphan and node.handles == 0 and edit.staged.writers == 0:
             self.overlay.let_go(edit)
-            if not edit.under_way:
+            if not edit.is_under_way:
                 edit.home.discard(edit.staged)
 
     async def finish(self) -> None:
