@@ -195,6 +195,12 @@ def test_whatever_two_have_done_no_content_of_either_is_lost(before, here, there
 
 
 @given(before=steps, here=steps, there=steps, coarse=st.booleans())
+@example(
+    before=[("put", "a/b (conflict 10:00).md", "1")],
+    here=[("put", "a/b.md", "2")],
+    there=[("put", "a/b.md", "1"), ("unlink", "a/b (conflict 10:00).md", "")],
+    coarse=False,
+)
 def test_merging_again_onto_the_result_changes_nothing(before, here, there, coarse):
     """So it can be done again when an answer was lost."""
     base = after(Disk(), before)

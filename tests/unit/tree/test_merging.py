@@ -115,6 +115,18 @@ def test_their_file_where_we_need_a_directory():
     assert merged.manifest.keys() == {"d.x", "f", *merged.beside.values()}
 
 
+def test_a_marked_directory_is_nobody_elses():
+    """Not one that the base had, nor the one of another directory whose marked name is cut to the same."""
+    long = "n" * 250
+    head = {f"{long}{at}": TreeMember(f"{long}{at}", "file", ref("9")) for at in (1, 2)}
+    merged = merge({}, head, {f"{long}1/a": draft("1"), f"{long}2/a": draft("2")}, MARK)
+    first, second = (marked(long, mark, folder=True) for mark in (MARK, f"{MARK} 2"))
+    assert merged.beside == {f"{long}1/a": f"{first}/a", f"{long}2/a": f"{second}/a"}
+    head = {"d": TreeMember("d", "file", ref("9"))}
+    merged = merge({f"d ({MARK})": TreeMember(f"d ({MARK})", "dir")}, head, {"d/a": draft("1")}, MARK)
+    assert merged.beside == {"d/a": f"d ({MARK} 2)/a"}
+
+
 def test_their_directory_where_we_need_a_file():
     """Theirs stays, with what we have not removed in it."""
     merged = merge(tree(d__x="1"), tree(d__x="1", d__y="2"), {"d/x": None, "d": draft("3")}, MARK)
@@ -139,11 +151,26 @@ def test_an_empty_directory_of_theirs_keeps_what_it_is_in():
     assert merge(tree(d__e__x="1"), tree(d__e=""), {"d": None}, MARK).manifest == {}
 
 
+def test_a_directory_in_place_of_a_removed_file_is_theirs_unless_it_is_ours():
+    """Theirs keeps the name; one that an earlier merge of the same changes has made is as it was wanted."""
+    assert merge(tree(d="1"), tree(d=""), {"d": None}, MARK).kept == {"d"}
+    assert merge(tree(d="1"), tree(d__x="2"), {"d": None}, MARK).kept == {"d"}
+    assert merge(tree(d="1"), tree(d__x="2"), {"d": None, "d/x": draft("2")}, MARK).kept == frozenset()
+
+
+def test_a_path_that_was_put_as_it_had_been_is_not_changed():
+    """So what somebody else did there stands, a removal too."""
+    merged = merge(tree(a="1", b="1"), tree(b="2"), {"a": draft("1"), "b": draft("1")}, MARK)
+    assert (merged.manifest, merged.beside, merged.changes) == (tree(b="2"), {}, False)
+
+
 def test_removing_the_last_file_leaves_its_directory():
     """As on a disk; unless it was removed too."""
     base = tree(d__e__x="1")
     assert merge(base, base, {"d/e/x": None}, MARK).manifest == tree(d__e="")
     assert merge(base, base, {"d/e/x": None, "d/e": None}, MARK).manifest == tree(d="")
+    base = tree(d__e__x="1", d__y="1")
+    assert merge(base, base, {"d/e/x": None, "d/y": None}, MARK).manifest == tree(d__e="")
 
 
 def test_a_moved_member_knows_its_new_path():
