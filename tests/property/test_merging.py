@@ -173,6 +173,12 @@ def test_changes_that_nobody_else_met_are_what_their_writer_saw(before, done, co
 
 
 @given(before=steps, here=steps, there=steps, coarse=st.booleans())
+@example(
+    before=[("put", "b (conflict 10:00).md", "1")],
+    here=[("put", "b.md", "1")],
+    there=[("put", "b.md", "2")],
+    coarse=False,
+)
 def test_whatever_two_have_done_no_content_of_either_is_lost(before, here, there, coarse):
     """What is wanted is at its path or beside it; what somebody else made is where it was."""
     base = after(Disk(), before)
