@@ -224,7 +224,7 @@ def test_no_changes_are_what_is_there(before, there):
     """Not even the entries of directories differ."""
     base = after(Disk(), before)
     theirs = after(base, there).members()
-    assert merge(base.members(), theirs, {}, MARK) == Merged(theirs, {}, frozenset(), changes=False)
+    assert merge(base.members(), theirs, {}, MARK) == Merged({**theirs}, {}, frozenset(), changes=False)
 
 
 flat = st.dictionaries(st.sampled_from(["p", "q", "r"]), st.sampled_from(["1", "2", "3"]))
