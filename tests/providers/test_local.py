@@ -497,6 +497,17 @@ async def test_a_draft_that_is_not_what_it_was_is_refused(publisher: Publisher, 
     assert store.artifacts() == []
 
 
+async def test_a_draft_that_cannot_be_read_now_may_be_later(publisher: Publisher, store, workflow, draft):
+    """Not every failure of a disk is the end of a save; the same call succeeds when it has passed."""
+    sealed = draft(b"1")
+    away = sealed.path.rename(sealed.path.with_name("away"))
+    sealed.path.symlink_to(sealed.path)  # a loop, which even root cannot open
+    with pytest.raises(errors.Unavailable):
+        await publisher.create_file(workflow, ("a",), sealed, FIRST)
+    away.replace(sealed.path)
+    assert current(await publisher.create_file(workflow, ("a",), sealed, AGAIN)).size == Exact(1)
+
+
 async def test_a_full_disk_is_no_local_space(publisher: Publisher, store, workflow, draft, monkeypatch):
     """Nothing is acknowledged, and nothing is made."""
 
