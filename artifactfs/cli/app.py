@@ -194,6 +194,17 @@ def log(path: Annotated[Path, _mounted_path("A path in a mount.")], as_json: Jso
         inspect.show_log(client.ask(mountpoint, verb="log", path=below), as_json=as_json)
 
 
+@app.command()
+def flush(path: Annotated[Path | None, _mounted_path("Only what is below this path.")] = None) -> None:
+    """Publish what waits for its service now; returns when the service has it, fails if it cannot."""
+    from artifactfs.cli import client, saving
+
+    with answering():
+        where = [client.find(path)] if path else [(mountpoint, "") for mountpoint in client.our_mounts()]
+        if not saving.run_flush(where):
+            raise typer.Exit(FAILED)
+
+
 @source_app.command("list")
 def source_list(config: ConfigFile = None, as_json: Json = False) -> None:
     """List the sources that can be mounted, and what those that cannot are missing."""
