@@ -283,8 +283,8 @@ class _Merge:
     def keep_emptied(self) -> None:
         """Give directories an entry that have lost what implied them: no removal of a file removes its directory."""
         implied = _implied(self.manifest)
-        for path in sorted(self._gone, reverse=True):
-            parent = path.rpartition("/")[0]
+        # The innermost first: what is above a directory that gets an entry needs none.
+        for parent in sorted({path.rpartition("/")[0] for path in self._gone}, reverse=True):
             if not parent or parent in implied or parent in self.manifest:
                 continue
             if self._gone_trees.isdisjoint([parent, *above(parent)]):

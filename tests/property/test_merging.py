@@ -173,6 +173,12 @@ def test_changes_that_nobody_else_met_are_what_their_writer_saw(before, done, co
 
 
 @given(before=steps, here=steps, there=steps, coarse=st.booleans())
+@example(
+    before=[("put", "b (conflict 10:00).md", "1")],
+    here=[("put", "b.md", "1")],
+    there=[("put", "b.md", "2")],
+    coarse=False,
+)
 def test_whatever_two_have_done_no_content_of_either_is_lost(before, here, there, coarse):
     """What is wanted is at its path or beside it; what somebody else made is where it was."""
     base = after(Disk(), before)
@@ -195,6 +201,12 @@ def test_whatever_two_have_done_no_content_of_either_is_lost(before, here, there
 
 
 @given(before=steps, here=steps, there=steps, coarse=st.booleans())
+@example(
+    before=[("put", "a/b (conflict 10:00).md", "1")],
+    here=[("put", "a/b.md", "2")],
+    there=[("put", "a/b.md", "1"), ("unlink", "a/b (conflict 10:00).md", "")],
+    coarse=False,
+)
 def test_merging_again_onto_the_result_changes_nothing(before, here, there, coarse):
     """So it can be done again when an answer was lost."""
     base = after(Disk(), before)
@@ -212,7 +224,7 @@ def test_no_changes_are_what_is_there(before, there):
     """Not even the entries of directories differ."""
     base = after(Disk(), before)
     theirs = after(base, there).members()
-    assert merge(base.members(), theirs, {}, MARK) == Merged(theirs, {}, frozenset(), changes=False)
+    assert merge(base.members(), theirs, {}, MARK) == Merged({**theirs}, {}, frozenset(), changes=False)
 
 
 flat = st.dictionaries(st.sampled_from(["p", "q", "r"]), st.sampled_from(["1", "2", "3"]))

@@ -13,11 +13,10 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,10 +26,9 @@ from artifactfs.server import storage
 from artifactfs.server.context import Signer
 from artifactfs.server.run import serve_app
 from artifactfs.store.catalog import Store
+from tests.support.serving import ServedInThread
 
 TOKEN = "vm0_live_laboratory"
-# Longer than any start on a busy two-core machine.
-START_S = 30.0
 
 
 @dataclass
@@ -122,46 +120,26 @@ class Laboratory:
         return disturbed
 
 
-class Lab:
+class Lab(ServedInThread):
     """A served store; use as a context manager."""
 
     def __init__(self, store: Store, *, token: str | None = None) -> None:
         """Prepare to serve ``store``."""
+        super().__init__()
         self.store = store
         self.token = token
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
-        self.url = ""
-        self._stop = trio.Event()
-        self._ready = threading.Event()
-        self._trio: trio.lowlevel.TrioToken | None = None
-        self._thread = threading.Thread(target=lambda: trio.run(self._main), daemon=True)
 
-    def __enter__(self) -> Self:
-        """Serve."""
-        self._thread.start()
-        if not self._ready.wait(START_S):
-            raise TimeoutError
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End serving."""
-        if self._trio is not None:
-            self._trio.run_sync_soon(self._stop.set)
-        self._thread.join(START_S)
-
-    async def _main(self) -> None:
-        self._trio = trio.lowlevel.current_trio_token()
+    async def begin(self, nursery: trio.Nursery) -> str:
+        """Serve the bytes, and the dialects that name their address."""
         signer = Signer()
-        async with trio.open_nursery() as nursery:
-            objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage")
-            bytes_at = await nursery.start(serve_app, objects)
-            app = server_app.build(self.store, storage_url=bytes_at.url, token=self.token, signer=signer)
-            main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main"))
-            self.url = main.url
-            self._ready.set()
-            await self._stop.wait()
-            nursery.cancel_scope.cancel()
+        objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage")
+        bytes_at = await nursery.start(serve_app, objects)
+        app = server_app.build(self.store, storage_url=bytes_at.url, token=self.token, signer=signer)
+        main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main"))
+        url: str = main.url
+        return url
 
     def bases(self) -> dict[str, str]:
         """Return the base URL of each dialect."""

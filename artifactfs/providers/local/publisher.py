@@ -267,7 +267,7 @@ class LocalPublisher:
 
         Raises:
             CorruptContent: a draft is gone, or is not what it was sealed as.
-            NoLocalSpace, Unavailable: the disk said no.
+            NoLocalSpace, Unavailable: the disk said no, or a draft cannot be read now.
         """
         for at in range(0, len(drafts), AT_ONCE):
             await self._in_thread(partial(_take, self._store.objects, drafts[at : at + AT_ONCE]))
@@ -290,9 +290,12 @@ def _says(version: StoredVersion | None, draft: Draft) -> bool:
 def _take(objects: Objects, drafts: Sequence[Draft]) -> None:
     try:
         found = objects.put_files([draft.path for draft in drafts])
+    except FileNotFoundError as error:
+        raise errors.CorruptContent("what was to be saved is gone", subject=str(error.filename or "")) from error
     except OSError as error:
+        # Too many open files, say: that passes, and the draft is still there.
         message = f"what was to be saved cannot be read: {error.strerror}"
-        raise errors.CorruptContent(message, subject=str(error.filename or "")) from error
+        raise errors.Unavailable(message, subject=str(error.filename or "")) from error
     for draft, taken in zip(drafts, found, strict=True):
         if taken != (draft.sha256, draft.size):
             raise errors.CorruptContent("what was to be saved has changed", subject=str(draft.path))

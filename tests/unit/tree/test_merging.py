@@ -11,7 +11,7 @@ import pytest
 from artifactfs.model.content import Access, ArchiveMember, ContentRef, Exact, Inline
 from artifactfs.model.entry import TreeMember
 from artifactfs.providers.base import Draft
-from artifactfs.tree.merging import marked, merge, same
+from artifactfs.tree.merging import Wanted, marked, merge, same
 
 MARK = "conflict 10:00"
 
@@ -97,12 +97,18 @@ def test_a_removal_loses_against_a_change_on_either_side():
     """The file that was removed comes back, or stays."""
     merged = merge(tree(a="1", b="1", c="1"), tree(b="2"), {"a": draft("3"), "b": None, "c": None}, MARK)
     assert merged.manifest == tree(b="2") | {"a": draft("3")}
-    assert (merged.kept, merged.beside) == ({"b"}, {})
+    assert merged.kept == {"b"}
+    assert merged.beside == {}
 
 
 def test_their_file_where_we_need_a_directory():
     """What is below it goes into one marked directory, an own empty one too."""
-    changes = {"d.x/1": draft("1"), "d.x/e/2": draft("2"), "f": TreeMember("f", "dir"), "f/3": draft("3")}
+    changes: dict[str, Wanted] = {
+        "d.x/1": draft("1"),
+        "d.x/e/2": draft("2"),
+        "f": TreeMember("f", "dir"),
+        "f/3": draft("3"),
+    }
     merged = merge(
         {}, {"d.x": TreeMember("d.x", "file", ref("9")), "f": TreeMember("f", "file", ref("9"))}, changes, MARK
     )
@@ -113,6 +119,18 @@ def test_their_file_where_we_need_a_directory():
         "f/3": f"f ({MARK})/3",
     }
     assert merged.manifest.keys() == {"d.x", "f", *merged.beside.values()}
+
+
+def test_a_marked_directory_is_nobody_elses():
+    """Not one that the base had, nor the one of another directory whose marked name is cut to the same."""
+    long = "n" * 250
+    head = {f"{long}{at}": TreeMember(f"{long}{at}", "file", ref("9")) for at in (1, 2)}
+    merged = merge({}, head, {f"{long}1/a": draft("1"), f"{long}2/a": draft("2")}, MARK)
+    first, second = (marked(long, mark, folder=True) for mark in (MARK, f"{MARK} 2"))
+    assert merged.beside == {f"{long}1/a": f"{first}/a", f"{long}2/a": f"{second}/a"}
+    head = {"d": TreeMember("d", "file", ref("9"))}
+    merged = merge({f"d ({MARK})": TreeMember(f"d ({MARK})", "dir")}, head, {"d/a": draft("1")}, MARK)
+    assert merged.beside == {"d/a": f"d ({MARK} 2)/a"}
 
 
 def test_their_directory_where_we_need_a_file():
@@ -127,7 +145,8 @@ def test_a_removed_directory_goes_only_if_nobody_changed_anything_in_it():
     base = tree(d__x="1", d__e="")
     assert merge(base, base, {"d": None}, MARK).manifest == {}
     merged = merge(base, base | tree(d__y="2"), {"d": None}, MARK)
-    assert (merged.manifest, merged.kept, merged.changes) == (base | tree(d__y="2"), {"d"}, False)
+    assert merged.manifest == base | tree(d__y="2")
+    assert (set(merged.kept), merged.changes) == ({"d"}, False)
     merged = merge(base, base, {"d": None, "d/z": draft("3")}, MARK)
     assert merged.manifest == base | {"d/z": draft("3")}
     assert merged.kept == frozenset()
@@ -139,11 +158,26 @@ def test_an_empty_directory_of_theirs_keeps_what_it_is_in():
     assert merge(tree(d__e__x="1"), tree(d__e=""), {"d": None}, MARK).manifest == {}
 
 
+def test_a_directory_in_place_of_a_removed_file_is_theirs_unless_it_is_ours():
+    """Theirs keeps the name; one that an earlier merge of the same changes has made is as it was wanted."""
+    assert merge(tree(d="1"), tree(d=""), {"d": None}, MARK).kept == {"d"}
+    assert merge(tree(d="1"), tree(d__x="2"), {"d": None}, MARK).kept == {"d"}
+    assert merge(tree(d="1"), tree(d__x="2"), {"d": None, "d/x": draft("2")}, MARK).kept == frozenset()
+
+
+def test_a_path_that_was_put_as_it_had_been_is_not_changed():
+    """So what somebody else did there stands, a removal too."""
+    merged = merge(tree(a="1", b="1"), tree(b="2"), {"a": draft("1"), "b": draft("1")}, MARK)
+    assert (merged.manifest, merged.beside, merged.changes) == (tree(b="2"), {}, False)
+
+
 def test_removing_the_last_file_leaves_its_directory():
     """As on a disk; unless it was removed too."""
     base = tree(d__e__x="1")
     assert merge(base, base, {"d/e/x": None}, MARK).manifest == tree(d__e="")
     assert merge(base, base, {"d/e/x": None, "d/e": None}, MARK).manifest == tree(d="")
+    base = tree(d__e__x="1", d__y="1")
+    assert merge(base, base, {"d/e/x": None, "d/y": None}, MARK).manifest == tree(d__e="")
 
 
 def test_a_moved_member_knows_its_new_path():
