@@ -221,6 +221,9 @@ class Writer:
                 )
             edit.state = after(edit.state, Event.SEAL)
             await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit))
+            if not edit.is_orphan:
+                # From here on the name stands for this, also when somebody else saves the file meanwhile.
+                self.overlay.show(edit)
             if edit.backup is not None:
                 backup, edit.backup = edit.backup, None
                 await trio.to_thread.run_sync(edit.home.discard, backup)

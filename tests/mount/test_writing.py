@@ -558,7 +558,6 @@ def test_a_save_that_comes_too_late_is_kept_beside(pair):
             (one / place / "f.md").write_text("early")
             flushed(one)
         eventually(lambda place=place: (two / place / "f.md").read_text() == "early")
-        print(listed(two / place), pair[1].status()["pending"], pair[1].log_text()[-2000:])
         (kept,) = [path for path in (two / place).iterdir() if "conflict" in path.name]
         assert re.fullmatch(r"f \(conflict \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d\)\.md", kept.name)
         assert kept.read_text() == "late"
