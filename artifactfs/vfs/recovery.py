@@ -36,7 +36,7 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
             if record.what.get("kind") == kind:
                 work.take(kind, record, staged)
     unread = set(home.journal.numbers()) - {record.number for record, _ in left}
-    for path in (*home.lost, *(home.root / f"{number}.draft" for number in sorted(unread))):
+    for path in (*home.lost, *(home.root / f"{lost}.draft" for lost in sorted(unread))):
         writer.context.report(source, "", f"the record of an unfinished save cannot be read; it is kept in {path}")
     for tree in work.trees.values():
         writer.writeback.schedule_tree(tree)
