@@ -1,10 +1,10 @@
 """Writes a version as a tar.gz of which a part can be read without what stands before it.
 
 Rules of this file: synchronous, for a worker thread; memory does not depend on what is written. The same entries make
-the same bytes. One gzip member (readers of streams stop at the first), flushed in full where ``FLUSH_AFTER`` has passed
-at the beginning of an entry, and within long files each ``FLUSH_WITHIN``: a full flush forgets what came before, so
-decoding can begin behind it with nothing but the offset. PAX headers only where ustar cannot say it: names that are
-long or not ASCII, parts of seconds.
+the same bytes. One gzip member (readers of streams stop at the first), flushed in full at the beginning of an entry
+where enough has passed, and within long files each ``FLUSH_WITHIN``: a full flush forgets what came before, so decoding
+can begin behind it with nothing but the offset. PAX headers only where ustar cannot say it: names that are long or not
+ASCII, parts of seconds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from artifactfs import errors
 
 # As `gzip` does; what a faster level saves on this machine is lost on most lines.
 LEVEL = 6
-# Bytes of the tar stream; measured to cost nothing worth saying, while one before each small file would be no use: what
-# is smaller is kept by readers anyway.
-FLUSH_AFTER = 64 * 1024
+# Bytes of the tar stream. Before a file that is worth a request of its own (our reader keeps smaller ones) each 64 KiB;
+# before others 512. Measured against no flush at all: 0.9 % for 4,776 Python files of 54 MB, 0.6 % for this repository,
+# 0.25 % for 94 MB of mixed files; with 64 KiB everywhere 3.2, 5.1 and 0.7 %.
+LARGE_FILE = FLUSH_BEFORE_LARGE = 64 * 1024
+FLUSH_AFTER = 512 * 1024
 # Of a long file so much is unpacked at most to reach a byte within it.
 FLUSH_WITHIN = 1024 * 1024
 # GNU tar writes archives in multiples of this many bytes, two of whose blocks at least are zeros.
@@ -64,10 +66,7 @@ def _header(entry: Entry) -> bytes:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
     else:
         info.size, info.mode = entry.size, 0o755 if entry.executable else 0o644
-    try:
-        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
-    except UnicodeEncodeError as error:
-        raise errors.NameNotAllowed("a name is not text that an archive can hold", subject=repr(entry.path)) from error
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
 class ArchiveWriter:
@@ -91,11 +90,11 @@ class ArchiveWriter:
 
         Raises:
             CorruptContent: the file before it is not whole.
-            NameNotAllowed: it has a name that is no text.
             OSError: it cannot be written.
         """
         self._end_file()
-        if self._position - self._flushed >= FLUSH_AFTER:
+        is_due = FLUSH_BEFORE_LARGE if entry.size >= LARGE_FILE else FLUSH_AFTER
+        if self._position - self._flushed >= is_due:
             self._flush()
         self._put(_header(entry))
         if entry.kind == "file":
