@@ -534,6 +534,24 @@ async def test_a_draft_that_is_not_what_was_sealed_is_not_sent(tmp_path: Path) -
             assert ARCHIVE not in requests
 
 
+async def test_a_save_can_be_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While bytes are being read: the thread ends with it, nothing stays open."""
+    async with desk_at(tmp_path, f=b"1") as desk:
+        artifact, before = await desk.artifact(), nameless_files()
+        assert artifact.current is not None
+        known = ArchiveMember(world.archive_of(artifact.current), 512, 5, "0" * 64)
+
+        async def never(*_: object) -> bytes:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        monkeypatch.setattr(desk, "read", never)
+        with trio.move_on_after(0.5) as scope:
+            await desk.save(artifact, {"f": TreeMember("f", "file", known, 5)})
+        assert scope.cancelled_caught
+        assert nameless_files() == before
+
+
 # -- limits and names ----------------------------------------------------------------------------------------------
 
 

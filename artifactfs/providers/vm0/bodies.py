@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -40,6 +40,12 @@ class OpenFile:
             yield data
 
 
-async def json_body(value: object) -> Bytes:
-    """Return JSON; made in a thread, as that of many files takes longer than an event loop should stand still."""
-    return Bytes(await trio.to_thread.run_sync(lambda: json.dumps(value, separators=(",", ":")).encode("ascii")))
+def json_of(files: Iterable[Mapping[str, object]]) -> bytes:
+    """Return a JSON array; made piece by piece, as one call for 50,000 files would let no other thread run (60 ms)."""
+    return b"[" + b",".join(json.dumps(file, separators=(",", ":")).encode("ascii") for file in files) + b"]"
+
+
+def with_files(said: Mapping[str, object], files: bytes) -> Bytes:
+    """Return a JSON object of what is said, which is not nothing, and of ``files``, a JSON array."""
+    head = json.dumps({key: value for key, value in said.items() if value is not None}, separators=(",", ":"))
+    return Bytes(head[:-1].encode("ascii") + b',"files":' + files + b"}")

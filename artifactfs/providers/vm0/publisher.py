@@ -30,7 +30,7 @@ from artifactfs.model.entry import Archive, Artifact, DirRef
 from artifactfs.providers.base import Attempt, Change, Manifest, Memory, Read
 from artifactfs.providers.vm0 import push_plan
 from artifactfs.providers.vm0.api import NoApi
-from artifactfs.providers.vm0.bodies import OpenFile, json_body
+from artifactfs.providers.vm0.bodies import OpenFile, with_files
 from artifactfs.providers.vm0.generations import V1_ID
 from artifactfs.providers.vm0.push_api import FilesMissing, PushApi, Target
 from artifactfs.providers.vm0.push_plan import Fetch, Plan
@@ -125,7 +125,7 @@ class Vm0Publisher(Unoffered):
             raise errors.NotPermitted("artifacts are made in the workflow itself", provider=self._source)
         push_plan.check_name(path[0])
         with self._in_words():
-            push = _Push(Target(role, path[0]), Plan((), {}))
+            push = _Push(Target(role, path[0]), Plan((), {}, b"[]"))
             if not await self._is_empty(push.target):
                 await self._create(push)
             return await self._listed(push.target)
@@ -201,7 +201,7 @@ class Vm0Publisher(Unoffered):
     async def _committed(self, push: _Push, wanted: str, tries_left: int) -> bool:
         """Commit; False if it must be looked at, and done again if need be."""
         try:
-            await self._pushes.commit(push.target, wanted, push.plan.files, push.message)
+            await self._pushes.commit(push.target, wanted, push.plan.json, push.message)
         except FilesMissing:
             push.uploaded = ""
             if not tries_left:
@@ -246,7 +246,7 @@ class Vm0Publisher(Unoffered):
     async def _uploaded(self, push: _Push, attempt: Attempt | None = None) -> str:
         """Have a version uploaded, unless the service has it; return its id."""
         for _ in range(MAX_LINKS):
-            prepared = await self._pushes.prepare(push.target, push.plan.files)
+            prepared = await self._pushes.prepare(push.target, push.plan.json)
             if prepared.existing or prepared.version_id == push.uploaded:
                 return prepared.version_id
             if await self._put(push, prepared):
@@ -268,7 +268,7 @@ class Vm0Publisher(Unoffered):
             if not await self._pushes.put(url, OpenFile(push.archive, size), "application/gzip"):
                 return False
         made = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        manifest = await json_body({"version": 1, "files": push.plan.files, "createdAt": made})
+        manifest = with_files({"version": 1, "createdAt": made}, push.plan.json)
         link = links.manifest if links else None
         return await self._pushes.put(link.presigned_url if link else None, manifest, "application/json")
 

@@ -9,7 +9,7 @@ first.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import trio
 from artifactfs import errors
 from artifactfs.providers import answers
 from artifactfs.providers.vm0.api import NoApi, has_envelope
-from artifactfs.providers.vm0.bodies import json_body
+from artifactfs.providers.vm0.bodies import with_files
 from artifactfs.providers.vm0.schemas import Committed, Prepared, read
 from artifactfs.providers.wire import Body
 
@@ -47,10 +47,9 @@ class Target:
     role: str
     name: str
 
-    def body(self, files: Sequence[Mapping[str, Any]], **more: object) -> dict[str, object]:
-        """Return what a prepare or a commit says."""
-        said = {key: value for key, value in more.items() if value is not None}
-        return {"storageName": self.name, "storageType": self.role, "files": files, **said}
+    def body(self, files: bytes, **more: object) -> Body:
+        """Return what a prepare or a commit says; ``files`` is JSON."""
+        return with_files({"storageName": self.name, "storageType": self.role, **more}, files)
 
 
 class PushApi:
@@ -71,7 +70,7 @@ class PushApi:
             return False
         return True
 
-    async def prepare(self, target: Target, files: Sequence[Mapping[str, Any]]) -> Prepared:
+    async def prepare(self, target: Target, files: bytes) -> Prepared:
         """Announce a version: one request.
 
         Raises:
@@ -98,9 +97,7 @@ class PushApi:
             return False
         raise answers.refusal(reply.status, reply.headers, reply.body, self._source, "upload of an archive")
 
-    async def commit(
-        self, target: Target, version_id: str, files: Sequence[Mapping[str, Any]], message: str | None
-    ) -> None:
+    async def commit(self, target: Target, version_id: str, files: bytes, message: str | None) -> None:
         """Make a version the present one: one request, not sent again if its answer is lost.
 
         Raises:
@@ -113,8 +110,8 @@ class PushApi:
             said = "the service did not say that it has committed the version"
             raise errors.ProviderMisbehaved(said, provider=self._source, subject=target.name)
 
-    async def _post(self, path: str, value: object, tries: int = TRIES) -> Mapping[str, Any]:
-        reply = await self._send("POST", path, await json_body(value), tries, route=path, media_type=JSON)
+    async def _post(self, path: str, body: Body, tries: int = TRIES) -> Mapping[str, Any]:
+        reply = await self._send("POST", path, body, tries, route=path, media_type=JSON)
         said = answers.message_of(reply.body)
         if _code(reply) == "S3_FILES_MISSING" or (reply.status == 400 and NOT_UPLOADED.search(said)):  # noqa: PLR2004 - HTTP's own number
             raise FilesMissing

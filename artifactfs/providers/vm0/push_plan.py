@@ -17,6 +17,7 @@ from artifactfs.model.content import ArchiveMember, Content, ContentRef, Inline
 from artifactfs.model.entry import TreeMember
 from artifactfs.providers.base import Draft, Manifest
 from artifactfs.providers.vm0.archive_writer import ArchiveWriter, Entry
+from artifactfs.providers.vm0.bodies import json_of
 from artifactfs.store.rows import content_id
 
 Fetch = Callable[[Content, int, int], bytes]
@@ -100,10 +101,12 @@ class Plan:
 
     Attributes:
         files: what the service is told, by path: ``path``, ``hash``, ``size``.
+        json: the same as a JSON array.
     """
 
     files: Sequence[Mapping[str, Any]]
     _manifest: Manifest
+    json: bytes
 
     def version_id(self, storage_id: str) -> str:
         """Return the id that the service will give to this version of a storage (its UUID); advice, it may not."""
@@ -160,7 +163,7 @@ def plan(manifest: Manifest, fetch: Fetch, cancelled: Callable[[], None]) -> Pla
         if _is_file(item):
             cancelled()
             files.append({"path": path, "hash": _hash_of(item, fetch), "size": item.size})
-    return Plan(files, manifest)
+    return Plan(files, manifest, json_of(files))
 
 
 def _hash_of(item: Draft | TreeMember, fetch: Fetch) -> str:
