@@ -171,7 +171,19 @@ class Vm0Provider:
         return await self._find(role, artifact_id)
 
     async def _find(self, role: str, artifact_id: str) -> Artifact | None:
+        if self._has_v1 is None and not V1_ID.fullmatch(artifact_id):
+            return await self._find_by_name(role, artifact_id)
         return await self._ask(lambda generation: generation.find(role, artifact_id))
+
+    async def _find_by_name(self, role: str, artifact_id: str) -> Artifact | None:
+        """Find one by an id that only a server without /v1 gives, when it is not known yet whether this is one."""
+        with self._named():
+            try:
+                await self._v1.list(role)
+            except NoApi:
+                return await self._storages.find(role, artifact_id)
+            self._has_v1 = True
+            return None
 
     async def _all(self, role: str) -> Artifacts:
         listing = await self._ask(lambda generation: generation.list(role))
