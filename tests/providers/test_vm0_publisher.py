@@ -17,6 +17,10 @@ import pytest
 import trio
 
 from artifactfs import errors
+from artifactfs.content.block_store import BlockStore
+from artifactfs.content.facts import Facts
+from artifactfs.content.readahead import Pattern
+from artifactfs.content.reader import ContentReader
 from artifactfs.model.content import ArchiveMember, ByteRange, Content, Inline
 from artifactfs.model.entry import Accepts, Archive, Artifact, DirRef, Empty, Folder, TreeMember
 from artifactfs.providers.base import Change, Draft, Manifest
@@ -804,6 +808,38 @@ async def test_what_was_just_pushed_is_not_downloaded(tmp_path: Path) -> None:
         with desk.counted() as requests:
             assert await world.read(desk.provider, saved.current) == data
         assert sum(requests.values()) == 2
+
+
+async def test_entering_what_was_just_pushed_costs_no_request(tmp_path: Path) -> None:
+    """The core reads index, files and restart points from the spool, under its own names for them."""
+    async with desk_at(tmp_path, f=b"1") as desk:
+        data = os.urandom(300_000)
+        manifest: Manifest = {
+            "big": desk.draft(data), "run": desk.draft(b"#!", executable=True),
+            "link": TreeMember("link", "symlink", target="run"), "empty": TreeMember("empty", "dir", mtime_ns=1),
+        }  # fmt: skip
+        saved = await desk.save(await desk.artifact(), manifest)
+        facts, blocks = Facts(tmp_path / "facts.db"), BlockStore(tmp_path / "blocks", 64 << 20, 0)
+        try:
+            async with trio.open_nursery() as nursery:
+                reader = ContentReader(
+                    nursery, blocks, facts, {"work": desk.provider},
+                    local_path=lambda _: tmp_path, fingerprints={"work": "finger"},
+                )  # fmt: skip
+                with desk.counted() as requests:
+                    archive = world.archive_of(saved.current)
+                    members = {member.path: member for member in (await reader.index(archive)).members}
+                    big = reader.tree_member(archive, members["big"])
+                    assert big.content is not None
+                    assert await reader.read(big.content, 200_000, 99, Pattern()) == data[200_000:][:99]
+                assert not requests
+                nursery.cancel_scope.cancel()
+        finally:
+            blocks.close()
+            facts.close()
+        assert set(members) == set(manifest)
+        assert members["big"].sha256 == world.sha256(data)
+        assert (members["run"].executable, members["link"].target) == (True, "run")
 
 
 def nameless_files() -> int:

@@ -231,7 +231,7 @@ class Vm0Provider:
         link = partial(generation.link, role, where, version_id)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._named())
-            spooled = stack.enter_context(self._pushed.spool.open(ref.key, span))
+            spooled = stack.enter_context(self._pushed.spool.open(ref.locator, span))
             if spooled is not None:
                 yield spooled
                 return

@@ -220,7 +220,7 @@ class Vm0Publisher(Unoffered):
         content = saved.current.content if saved.current else None
         if push.archive is not None and isinstance(content, Archive):
             archive, push.archive = push.archive, None
-            self.spool.put(content.ref.key, Spooled(archive, archive.seek(0, 2)))
+            self.spool.put(content.ref.locator, Spooled(archive, archive.seek(0, 2)))
 
     # -- what is there ---------------------------------------------------------------------------------------
 

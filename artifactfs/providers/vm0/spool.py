@@ -25,6 +25,9 @@ MAX_BYTES = 256 * 1024 * 1024
 CHUNK = 256 * 1024
 
 
+Locator = tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Spooled:
     """An archive in a nameless file."""
@@ -34,11 +37,11 @@ class Spooled:
 
 
 class Spool:
-    """The last few, by the keys of their references."""
+    """The last few, by the locators of their references: keys are the core's to change."""
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._kept: OrderedDict[str, Spooled] = OrderedDict()
+        self._kept: OrderedDict[Locator, Spooled] = OrderedDict()
 
     def __repr__(self) -> str:
         """Tell how much it holds."""
@@ -47,14 +50,14 @@ class Spool:
     def _size(self) -> int:
         return sum(spooled.size for spooled in self._kept.values())
 
-    def put(self, key: str, spooled: Spooled) -> None:
+    def put(self, key: Locator, spooled: Spooled) -> None:
         """Keep an archive, and close it some time."""
         self._let_go(key)
         self._kept[key] = spooled
         while len(self._kept) > MAX_KEPT or self._size() > MAX_BYTES:
             self._let_go(next(iter(self._kept)))
 
-    def _let_go(self, key: str) -> None:
+    def _let_go(self, key: Locator) -> None:
         spooled = self._kept.pop(key, None)
         if spooled is not None:
             spooled.file.close()
@@ -65,7 +68,7 @@ class Spool:
             self._let_go(key)
 
     @contextlib.contextmanager
-    def open(self, key: str, span: ByteRange) -> Iterator[ContentStream | None]:
+    def open(self, key: Locator, span: ByteRange) -> Iterator[ContentStream | None]:
         """Return bytes of an archive as the service would, None if it is not here."""
         spooled = self._kept.get(key)
         if spooled is None:
