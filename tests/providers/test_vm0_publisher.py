@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -228,13 +229,13 @@ async def test_five_thousand_files_are_one_version(tmp_path: Path) -> None:
     async with desk_at(tmp_path, old=b"1") as desk:
         same = desk.draft(b"the same")
         manifest = {f"d{n % 50}/file-{n}": same for n in range(5000)}
-        longest, last = 0.0, trio.current_time()
+        longest, last = 0.0, time.thread_time()
 
         async def watch() -> None:
             nonlocal longest, last
             while True:
                 await trio.sleep(0.005)
-                longest, last = max(longest, trio.current_time() - last), trio.current_time()
+                longest, last = max(longest, time.thread_time() - last), time.thread_time()
 
         artifact = await desk.artifact()
         async with trio.open_nursery() as nursery:
@@ -245,8 +246,8 @@ async def test_five_thousand_files_are_one_version(tmp_path: Path) -> None:
         assert requests == PUSH
         assert saved.current is not None
         assert saved.current.file_count == 5000
-        # Held up by nothing of ours; the lab's threads and a loaded machine are in it too.
-        assert longest < 1.0
+        # CPU time of the loop's own thread, so that a loaded machine does not count; it is some 5 ms.
+        assert longest < 0.05
 
 
 async def test_volumes_are_written_as_artifacts_are(tmp_path: Path, dialect: str) -> None:
@@ -391,12 +392,15 @@ async def test_another_artifact_of_the_same_name_is_left_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("pattern", ["storages/prepare", r"archive\.tar\.gz", r"manifest\.json", "storages/commit"])
-async def test_a_lost_answer_does_no_harm(tmp_path: Path, dialect: str, pattern: str, expected_logs: LogGuard) -> None:
+@pytest.mark.parametrize("how", [{"lose_answer": True}, {"cut_after": 0}], ids=["no answer", "half an answer"])
+async def test_a_lost_answer_does_no_harm(
+    tmp_path: Path, dialect: str, pattern: str, how: dict[str, Any], expected_logs: LogGuard
+) -> None:
     """The request was carried out; the save ends well, in one version."""
     expected_logs("ASGI", logger="hypercorn.error", level=logging.ERROR)
     async with desk_at(tmp_path, dialect, f=b"1") as desk:
         artifact = await desk.artifact()
-        desk.lab.fault(pattern, lose_answer=True, times=1)
+        desk.lab.fault(pattern, times=1, **how)
         with desk.counted() as requests:
             saved = await desk.save(artifact, desk.drafts(f=b"2"))
         assert await desk.files(saved) == {"f": b"2"}
@@ -521,6 +525,34 @@ async def test_refusals_mean_what_they_mean_everywhere(
         assert isinstance(caught.value, errors.ArtifactFSError)
         assert caught.value.provider == "work"
         assert world.TOKEN not in f"{caught.value!r} {caught.value.subject}"
+        assert len(desk.versions()) == 1
+
+
+ID = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("step", "answer"),
+    [
+        ("prepare", {}),
+        ("prepare", {"versionId": 7, "existing": True}),
+        ("prepare", {"versionId": ID, "existing": False}),
+        ("prepare", {"versionId": ID, "existing": False, "uploads": {"archive": "x"}}),
+        ("prepare", {"versionId": ID, "uploads": {"archive": {"presignedUrl": "file:///etc/passwd"}}}),
+        ("prepare", {"versionId": ID, "uploads": {"archive": {"presignedUrl": "http://192.168.7.7/x"}}}),
+        ("commit", {}),
+        ("commit", {"success": False, "versionId": ID}),
+        ("commit", {"success": True, "versionId": ID}),
+        ("commit", []),
+    ],
+)
+async def test_nonsense_from_the_service_is_told(tmp_path: Path, step: str, answer: object) -> None:
+    """Nothing is taken for done, and nothing goes where links must not lead."""
+    async with desk_at(tmp_path, f=b"1") as desk:
+        artifact = await desk.artifact()
+        desk.lab.fault(f"storages/{step}", status=200, body=json.dumps(answer).encode())
+        with pytest.raises(errors.ProviderMisbehaved):
+            await desk.save(artifact, desk.drafts(f=b"2"))
         assert len(desk.versions()) == 1
 
 
