@@ -170,6 +170,10 @@ class Vm0Provider:
             return None
         return await self._find(role, artifact_id)
 
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an artifact as it is now."""
+        return await self._find((artifact.workflow or "").removesuffix("s"), artifact.id)
+
     async def _find(self, role: str, artifact_id: str) -> Artifact | None:
         if self._has_v1 is None and not V1_ID.fullmatch(artifact_id):
             return await self._find_by_name(role, artifact_id)
