@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # Versions that somebody else makes between our look and our save; more in a row would be a loop of ours.
 MAX_MERGES = 10
+WAITS = "the service tells versions apart by the content of files alone; this goes with the next change of one"
 KINDS = {Kind.FILE: "file", Kind.DIRECTORY: "dir", Kind.SYMLINK: "symlink"}
 
 
@@ -197,7 +199,9 @@ class TreePublisher:
             elif one.edit is not None and one.edit.in_flight is one.edit.staged:
                 one.edit.in_flight = None
         tree.tries, tree.facts, tree.error, tree.message = 0, {}, "", None
-        tree.state = State.SEALED
+        tree.state, tree.waits = State.SEALED, not is_version
+        if not is_version:
+            tree.due_at, tree.error = math.inf, WAITS
         if is_version:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
