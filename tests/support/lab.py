@@ -38,8 +38,9 @@ class Fault:
     """What to do to requests whose path (with query) matches ``pattern``; ``times`` counts down, None is for ever.
 
     ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the
-    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``headers`` are added
-    to ``status``.
+    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``lose_answer`` lets
+    the server do what was asked, and then drops the connection; ``headers`` are added to ``status``; with ``method``
+    only requests of it are meant.
     """
 
     pattern: str
@@ -50,6 +51,8 @@ class Fault:
     stall_after: int | None = None
     cut_after: int | None = None
     times: int | None = None
+    lose_answer: bool = False
+    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Laboratory:
         query = scope["query_string"].decode()
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.seen.append(Seen(scope["method"], scope["path"], query, headers, self.origin))
-        fault = self._fault(f"{scope['path']}?{query}")
+        fault = self._fault(f"{scope['path']}?{query}", scope["method"])
         if fault is None:
             await self.app(scope, receive, send)
             return
@@ -89,15 +92,26 @@ class Laboratory:
             await send({"type": "http.response.start", "status": fault.status, "headers": raw})
             await send({"type": "http.response.body", "body": fault.body})
             return
-        await self.app(scope, receive, self._disturbed(send, fault))
+        await self.app(scope, receive, self._lost(send) if fault.lose_answer else self._disturbed(send, fault))
 
-    def _fault(self, where: str) -> Fault | None:
+    def _fault(self, where: str, method: str) -> Fault | None:
         for fault in self.faults:
-            if fault.times != 0 and re.search(fault.pattern, where):
+            if fault.times != 0 and fault.method in {None, method} and re.search(fault.pattern, where):
                 if fault.times is not None:
                     fault.times -= 1
                 return fault
         return None
+
+    @staticmethod
+    def _lost(send: Send) -> Send:
+        """Send the head of an answer and nothing of its body: hypercorn then hangs up."""
+
+        async def lost(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {"type": "http.response.body", "body": b"", "more_body": True}
+            await send(message)
+
+        return lost
 
     @staticmethod
     def _disturbed(send: Send, fault: Fault) -> Send:
