@@ -187,13 +187,16 @@ class Creation:
 
     async def _post(self, wanted: Wanted, attempt: Attempt, text: str) -> str:
         kind = artifact_type(wanted.title, is_old=self.learnt.changes is False)
+        failure: errors.ArtifactFSError | None = None
         try:
             made = await self.writes.create(wanted.workflow_id, wanted.title, kind, text)
         except (errors.Unavailable, errors.TimedOut) as error:
+            failure = error
+        if failure is not None:
             # Whoever answers with a status of its own has done with it, but for a gateway that speaks for it.
-            if error.status is None or error.status in GATEWAY_STATUS:
+            if failure.status is None or failure.status in GATEWAY_STATUS:
                 await attempt.note(**{ASKED: str(time.time())})
-            raise
+            raise failure
         await attempt.note(**{ARTIFACT: made})
         return made
 
@@ -206,13 +209,16 @@ class Creation:
 
     async def _filled(self, made: str, wanted: Wanted, attempt: Attempt) -> ArtifactRow:
         """Put the content in the place of the placeholder; what cannot be is not left behind."""
+        refusal: errors.ArtifactFSError | None = None
         try:
             await self.writes.upload(made, wanted.draft)
-        except (errors.TooLarge, errors.NotPermitted):
+        except (errors.TooLarge, errors.NotPermitted) as error:
+            refusal = error
+        if refusal is not None:
             with contextlib.suppress(errors.ArtifactFSError):
                 await self.writes.delete(made)
             await attempt.note(**{ARTIFACT: ""})
-            raise
+            raise refusal
         return await self._verified(made, wanted)
 
     async def _verified(self, made: str, wanted: Wanted) -> ArtifactRow:

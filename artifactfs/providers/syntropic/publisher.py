@@ -124,17 +124,23 @@ class Syntropic137Publisher:
             if attempt.facts.get(ARTIFACT):
                 return await self._make_again(artifact, draft, attempt)
             began_s = trio.current_time()
-            try:
-                shown = await self.api.content(artifact.id)
-            except errors.NotFound:
+            shown = await self._content(artifact)
+            if shown is None:
                 if await self.creation.is_there(artifact.id, _title_of(artifact)):
-                    raise self._unavailable("the service did not find its content a moment ago", artifact) from None
+                    raise self._unavailable("the service did not find its content a moment ago", artifact)
                 return await self._make_again(artifact, draft, attempt)
             may_be_old = trio.current_time() - began_s >= STORE_DOWN_S and _is_as_made(artifact, shown)
             if await self._needs_upload(artifact, draft, shown, may_be_old=may_be_old):
                 await self.writes.upload(artifact.id, draft)
                 await self._verify(artifact, draft, shown)
             return artifact
+
+    async def _content(self, artifact: Artifact) -> bytes | None:
+        """Return what the service shows, None if it does not find it."""
+        try:
+            return await self.api.content(artifact.id)
+        except errors.NotFound:
+            return None
 
     async def _needs_upload(self, artifact: Artifact, draft: Draft, shown: bytes, *, may_be_old: bool) -> bool:
         if await _is_of(draft, shown):
@@ -149,10 +155,9 @@ class Syntropic137Publisher:
 
     async def _verify(self, artifact: Artifact, draft: Draft, before: bytes) -> None:
         """Read back what was uploaded: 200 is the answer to any id, and old bytes come while the store is down."""
-        try:
-            after = await self.api.content(artifact.id)
-        except errors.NotFound as error:
-            raise self._unavailable("it was removed while it was saved", artifact) from error
+        after = await self._content(artifact)
+        if after is None:
+            raise self._unavailable("it was removed while it was saved", artifact)
         if await _is_of(draft, after):
             return
         if after == before or _is_as_made(artifact, after):
