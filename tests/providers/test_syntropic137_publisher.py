@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,14 @@ from starlette.routing import Mount
 
 from artifactfs import errors
 from artifactfs.model.entry import Accepts, Artifact, DirRef, Folder
+from artifactfs.providers import http as transport
 from artifactfs.providers import limits
 from artifactfs.providers.base import Change, Draft, Publisher
 from artifactfs.providers.http import HttpClient
 from artifactfs.providers.syntropic import creation, learnt, publisher, vetting
 from artifactfs.providers.syntropic.kinds import artifact_type
 from artifactfs.providers.syntropic.provider import NO_WORKFLOW_ID, Syntropic137Provider
+from artifactfs.providers.syntropic.titles import place, retitled
 from artifactfs.providers.syntropic.writes import FORM_BYTES, Writes
 from artifactfs.server import syntropic137
 from artifactfs.server.context import Context
@@ -71,7 +75,6 @@ class World:
     faults: list[Fault]
     memory: Facts
     drafts: Path
-    lanes: list[limits.Lane] = field(default_factory=list)
 
     @property
     def publisher(self) -> Publisher:
@@ -344,6 +347,42 @@ async def test_what_was_made_and_removed_since_is_made_again(world):
     assert await world.listed() == {"a.txt": again}
 
 
+@pytest.mark.usefixtures("_settled")
+@pytest.mark.parametrize("seed", range(24))
+async def test_whatever_happens_on_the_way_everything_is_there_once(store, tmp_path, monkeypatch, seed):
+    """Requests that fail, answers that are lost and kills, in any order, until the service is well again."""
+    monkeypatch.setattr(transport, "BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(creation, "SHOWN_PAUSE_S", 0.001)
+    monkeypatch.setattr(creation, "MAX_INLINE", 20)
+    dice = random.Random(seed)
+    kinds = [{"lose_answer": True}, {"lose_answer": True}, {"status": 500}, {"status": 429}, {}, {}, {}]
+    contents = [b"", b"short\n", b"long, so that it is uploaded\n" * 3]
+    async with world_of(store, tmp_path, GENERATIONS[seed % 3]) as world:
+
+        async def carried_out(change: Callable[[Tries], Awaitable[Artifact]]) -> Artifact:
+            world.faults += [Fault(".", times=1, **dice.choice(kinds)) for _ in range(dice.randrange(12))]
+            tries = Tries(loses_notes=dice.random() < 0.3)
+            while True:
+                try:
+                    return await change(tries)
+                except (errors.Unavailable, KilledError):
+                    tries = tries.again()
+                    tries.loses_notes = bool(world.faults) and dice.random() < 0.3
+                    world.faults[:] = [fault for fault in world.faults if fault.times]
+
+        seen = dice.choice(contents)
+        artifact = await carried_out(partial(world.create, "a.txt", seen))
+        for turn in range(4):
+            if turn == 2 and seed % 3:
+                store.delete_artifact(world.store_id(artifact))
+            data = dice.choice(contents)
+            artifact = await carried_out(partial(world.save, artifact, data, seen))
+            seen = data
+        world.faults.clear()
+        assert await world.contents() == {"a.txt": seen}
+        assert [row.uuid for row in store.artifacts("wf-1")] == [artifact.id]
+
+
 # -- refusals and failures -----------------------------------------------------------------------------------------
 
 
@@ -593,8 +632,9 @@ async def test_what_was_removed_comes_back_with_a_save_under_a_new_id(world):
     saved = await world.save(artifact, b"two", b"one", tries)
     assert saved.id != artifact.id
     assert world.asked() == {READ: 1, DETAIL: 2, PUT: 1, LIST: 1, CREATE: 1}
-    assert await world.listed() == {"a.txt": saved}
     assert await world.save(artifact, b"two", b"one", tries.again()) == saved
+    assert world.asked() == {DETAIL: 2, READ: 1}
+    assert await world.listed() == {"a.txt": saved}
     assert await world.contents() == {"a.txt": b"two"}
     assert len(world.store.artifacts("wf-1")) == 1
 
@@ -680,6 +720,18 @@ async def test_an_artifact_stays_in_its_workflow_run_and_phase(store, tmp_path):
             with pytest.raises(errors.NotPermitted):
                 await world.publisher.rename(artifact, ref, path)
         assert world.asked() == {}
+
+
+@pytest.mark.parametrize(("title", "phase_id", "run", "path"), [
+    ("plan: artifacts/output/a.md", "p1", "exec-1", ("exec-1", "plan", "x", "y.md")),
+    (": artifacts/output/a.md", "p1", "exec-1", ("exec-1", "p1", "x", "y.md")),
+    (": artifacts/output/a.md", None, "exec-1", ("exec-1", "x", "y.md")),
+    ("a.md", "p1", "exec-1", ("exec-1", "p1", "y.md")),
+    ("plan: artifacts/output/a.md", None, None, ("y.md",)),
+])  # fmt: skip
+def test_a_new_title_stands_where_it_should(title, phase_id, run, path):
+    """Also where the phase is named by its id, or not at all."""
+    assert place(retitled(title, path, phase_id), "id", phase_id, run) == path
 
 
 async def test_what_is_removed_already_is_removed(world):
