@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -255,7 +256,7 @@ async def test_a_post_whose_answer_is_lost_makes_no_second_artifact(store, tmp_p
 @pytest.mark.parametrize("data", [b"hello\n", b""])
 async def test_a_kill_before_the_id_was_noted_makes_no_second_artifact(world, data):
     """The service answered, and the process ended before anything of it was remembered."""
-    killed = Tries(loses_notes=True)
+    killed = Tries(killed_before="artifact")
     with pytest.raises(KilledError):
         await world.create("note.txt", data, killed)
     made = await world.create("note.txt", data, killed.again())
@@ -270,7 +271,7 @@ async def test_a_kill_between_post_and_upload_is_gone_on_with(world):
     world.fault("POST", "/upload", status=500)
     with pytest.raises(errors.Unavailable):
         await world.create("empty.txt", b"", tries)
-    assert set(tries.facts) == {"artifact"}
+    assert set(tries.facts) == {"artifact", "sent"}
     world.faults.clear()
     world.asked()
     made = await world.create("empty.txt", b"", tries.again())
@@ -290,6 +291,34 @@ async def test_an_upload_whose_answer_is_lost_is_not_sent_again(world):
     assert await world.save(artifact, b"two\n", b"one\n", tries.again()) == artifact
     assert world.asked() == {READ: 2, UPLOAD: 1}
     assert await world.contents() == {"a.txt": b"two\n"}
+
+
+@pytest.mark.usefixtures("_settled")
+@pytest.mark.parametrize(("old", "new"), [(b"one\n", b"two\n"), (b"", b"two\n"), (b"one\n", b"")])
+async def test_what_is_saved_again_after_a_lost_answer_is_no_conflict_with_itself(world, old, new):
+    """The draft was written to between two tries: what the service has of the first is replaced."""
+    tries = Tries()
+    world.fault("POST", "/artifacts[?]", lose_answer=True, times=1)
+    with pytest.raises(errors.Unavailable):
+        await world.create("a.txt", old, tries)
+    made = await world.create("a.txt", new, tries.again())
+    assert await world.contents() == {"a.txt": new}
+    tries = Tries()
+    world.fault("POST", "/upload", lose_answer=True, times=1)
+    with pytest.raises(errors.Unavailable):
+        await world.save(made, b"three\n", new, tries)
+    assert await world.save(made, b"four\n", new, tries.again()) == made
+    assert await world.contents() == {"a.txt": b"four\n"}
+
+
+async def test_a_list_that_names_what_cannot_be_read_says_nothing(world):
+    """It may be what an earlier try made, so nothing is made, and nothing is given up."""
+    await world.create("a.txt", b"x")
+    world.asked()
+    world.fault("GET", "/content", status=404, body=b'{"detail": "Artifact x not found"}')
+    with pytest.raises(errors.Unavailable, match="does not find"):
+        await world.create("a.txt", b"x", Tries(is_first=False))
+    assert world.asked() == {LIST: 1, READ: 1}
 
 
 async def test_what_may_still_be_under_way_is_waited_for(world):
@@ -355,29 +384,39 @@ async def test_whatever_happens_on_the_way_everything_is_there_once(store, tmp_p
     monkeypatch.setattr(creation, "SHOWN_PAUSE_S", 0.001)
     monkeypatch.setattr(creation, "MAX_INLINE", 20)
     dice = random.Random(seed)
-    kinds = [{"lose_answer": True}, {"lose_answer": True}, {"status": 500}, {"status": 429}, {}, {}, {}]
+    kinds: list[dict[str, Any]] = [
+        {"lose_answer": True},
+        {"lose_answer": True},
+        {"status": 500},
+        {"status": 429},
+        {},
+        {},
+        {},
+    ]
+    kills = ["", "", "", "artifact", "sent"]
     contents = [b"", b"short\n", b"long, so that it is uploaded\n" * 3]
     async with world_of(store, tmp_path, GENERATIONS[seed % 3]) as world:
 
-        async def carried_out(change: Callable[[Tries], Awaitable[Artifact]]) -> Artifact:
+        async def carried_out(change: Callable[[bytes, Tries], Awaitable[Artifact]]) -> tuple[Artifact, bytes]:
+            data = dice.choice(contents)
             world.faults += [Fault(".", times=1, **dice.choice(kinds)) for _ in range(dice.randrange(12))]
-            tries = Tries(loses_notes=dice.random() < 0.3)
+            tries = Tries(killed_before=dice.choice(kills))
             while True:
                 try:
-                    return await change(tries)
+                    return await change(data, tries), data
                 except (errors.Unavailable, KilledError):
                     tries = tries.again()
-                    tries.loses_notes = bool(world.faults) and dice.random() < 0.3
+                    tries.killed_before = dice.choice(kills) if world.faults else ""
                     world.faults[:] = [fault for fault in world.faults if fault.times]
+                    data = dice.choice(contents) if dice.random() < 0.3 else data  # it is saved again meanwhile
 
-        seen = dice.choice(contents)
-        artifact = await carried_out(partial(world.create, "a.txt", seen))
+        artifact, seen = await carried_out(partial(world.create, "a.txt"))
         for turn in range(4):
             if turn == 2 and seed % 3:
                 store.delete_artifact(world.store_id(artifact))
-            data = dice.choice(contents)
-            artifact = await carried_out(partial(world.save, artifact, data, seen))
-            seen = data
+            artifact, seen = await carried_out(
+                lambda data, tries, base=seen, artifact=artifact: world.save(artifact, data, base, tries)  # type: ignore[misc]  # mypy does not see through the defaults
+            )
         world.faults.clear()
         assert await world.contents() == {"a.txt": seen}
         assert [row.uuid for row in store.artifacts("wf-1")] == [artifact.id]

@@ -16,12 +16,12 @@ class Tries:
 
     is_first: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
-    loses_notes: bool = False
-    """As if the process had been killed before each note."""
+    killed_before: str = ""
+    """The fact before whose note the process is killed."""
 
     async def note(self, **facts: str) -> None:
         """Remember facts."""
-        if self.loses_notes:
+        if self.killed_before in facts:
             raise KilledError
         self.facts = {**self.facts, **facts}
 

@@ -5,6 +5,9 @@ whether there is an artifact now. Who comes again looks for it before anything i
 else in the list, where it must have the title and either the content that was to be saved or this file's placeholder.
 Where the list is cut nothing can be told, and then nothing is made.
 
+A draft may be written to between two tries. So before a content is sent its hash is noted: what the service shows of an
+earlier one is ours, to be replaced, and nobody else's.
+
 A content that is empty, or too long for one request of JSON, is uploaded onto an artifact that was made with a
 placeholder, which holds the hash of what is to come.
 """
@@ -32,6 +35,10 @@ ARTIFACT = "artifact"
 """Fact of an attempt: the id of what was made, "" if it was removed again."""
 ASKED = "asked"
 """Fact of an attempt: when a request was sent whose answer did not come, in seconds since the epoch."""
+SENT = "sent"
+"""Fact of an attempt: the hashes of the contents that may have reached the service, oldest first."""
+# A save that fails for an hour, and is made again each second try, has as many.
+MAX_SENT = 64
 
 # Longer contents are uploaded: the service keeps what it is sent as JSON in one event, and reads all of these for
 # every detail it is asked for (service source, May 2026).
@@ -62,13 +69,37 @@ class Wanted:
     @property
     def placeholder(self) -> str:
         """Return what stands for the content until that is uploaded."""
-        return f"The content of this file is being uploaded by artifactfs (SHA-256 {self.draft.sha256}).\n"
+        return _placeholder(self.draft.sha256)
 
-    def state_of(self, shown: bytes) -> bool | None:
-        """Tell whether a content is what was to be saved; None for the placeholder."""
-        if shown == self.placeholder.encode():
-            return None
-        return is_of(self.draft, shown)
+    def state_of(self, shown: bytes, attempt: Attempt) -> bool | None:
+        """Tell whether a content is what is to be saved; None if it is ours and to be replaced by that."""
+        if is_of(self.draft, shown):
+            return True
+        hashes = {self.draft.sha256, *sent_before(attempt)}
+        is_ours = was_sent(shown, attempt) or shown in {_placeholder(one).encode() for one in hashes}
+        return None if is_ours else False
+
+
+def _placeholder(sha256: str) -> str:
+    return f"The content of this file is being uploaded by artifactfs (SHA-256 {sha256}).\n"
+
+
+def sent_before(attempt: Attempt) -> list[str]:
+    """Return the hashes of what may have reached the service."""
+    return attempt.facts.get(SENT, "").split()
+
+
+def was_sent(shown: bytes, attempt: Attempt) -> bool:
+    """Tell whether a content is one that an earlier try may have sent."""
+    sent = sent_before(attempt)
+    return bool(sent) and hashlib.sha256(shown).hexdigest() in sent
+
+
+async def note_sending(attempt: Attempt, draft: Draft) -> None:
+    """Remember that a content may reach the service from now on."""
+    sent = sent_before(attempt)
+    if draft.sha256 not in sent:
+        await attempt.note(**{SENT: " ".join([*sent, draft.sha256][-MAX_SENT:])})
 
 
 def is_of(draft: Draft, shown: bytes) -> bool:
@@ -106,7 +137,7 @@ class Creation:
                 if not self._fits_upload(wanted.draft):
                     raise
             else:
-                return await self._verified(made, wanted)
+                return await self._verified(made, wanted, attempt)
         if self.learnt.uploads is False:
             raise self.writes.no_uploads()
         made = await self._post(wanted, attempt, wanted.placeholder)
@@ -148,13 +179,11 @@ class Creation:
     async def _found(self, wanted: Wanted, attempt: Attempt) -> str | None:
         """Look through the list of the workflow for what an earlier try made."""
         rows = await self.api.artifacts(wanted.workflow_id or None)
-        sizes = {wanted.draft.size, len(wanted.placeholder)}
         taken = False
         for row in rows.rows:
             if (row.workflow_id or "", row.title) != (wanted.workflow_id, wanted.title) or row.phase_id is not None:
                 continue
-            # An artifact's size stays that of its creation.
-            if row.size in sizes | {None} and wanted.state_of(await self.api.content(row.id)) is not False:
+            if wanted.state_of(await self._listed_content(row.id), attempt) is not False:
                 await attempt.note(**{ARTIFACT: row.id})
                 return row.id
             taken = True
@@ -170,6 +199,13 @@ class Creation:
             message = "the service did not answer a moment ago, and may still be making it"
             raise errors.Unavailable(message, provider=self.api.source, subject=wanted.title)
         return None
+
+    async def _listed_content(self, artifact_id: str) -> bytes:
+        try:
+            return await self.api.content(artifact_id)
+        except errors.NotFound as error:
+            message = "the service lists an artifact that it does not find, which may be the one that was made"
+            raise errors.Unavailable(message, provider=self.api.source, subject=artifact_id) from error
 
     # -- making it -------------------------------------------------------------------------------------------
 
@@ -188,6 +224,7 @@ class Creation:
     async def _post(self, wanted: Wanted, attempt: Attempt, text: str) -> str:
         kind = artifact_type(wanted.title, is_old=self.learnt.changes is False)
         failure: errors.ArtifactFSError | None = None
+        await note_sending(attempt, wanted.draft)
         try:
             made = await self.writes.create(wanted.workflow_id, wanted.title, kind, text)
         except (errors.Unavailable, errors.TimedOut) as error:
@@ -202,14 +239,15 @@ class Creation:
 
     async def _completed(self, made: str, wanted: Wanted, attempt: Attempt) -> ArtifactRow:
         """Bring what an earlier try made to its end."""
-        state = wanted.state_of(await self.api.content(made))
+        state = wanted.state_of(await self.api.content(made), attempt)
         if state is None:
             return await self._filled(made, wanted, attempt)
-        return await self._verified(made, wanted)
+        return await self._verified(made, wanted, attempt)
 
     async def _filled(self, made: str, wanted: Wanted, attempt: Attempt) -> ArtifactRow:
         """Put the content in the place of the placeholder; what cannot be is not left behind."""
         refusal: errors.ArtifactFSError | None = None
+        await note_sending(attempt, wanted.draft)
         try:
             await self.writes.upload(made, wanted.draft)
         except (errors.TooLarge, errors.NotPermitted) as error:
@@ -219,14 +257,14 @@ class Creation:
                 await self.writes.delete(made)
             await attempt.note(**{ARTIFACT: ""})
             raise refusal
-        return await self._verified(made, wanted)
+        return await self._verified(made, wanted, attempt)
 
-    async def _verified(self, made: str, wanted: Wanted) -> ArtifactRow:
+    async def _verified(self, made: str, wanted: Wanted, attempt: Attempt) -> ArtifactRow:
         """Return the artifact, once the service gives back what was saved."""
         row, shown = await self._shown(made, wanted.draft)
-        state = wanted.state_of(shown)
+        state = wanted.state_of(shown, attempt)
         if state is None:
-            message = "the service still gives the placeholder: its object store may be down"
+            message = "the service still gives what was there before the upload: its object store may be down"
             raise errors.Unavailable(message, provider=self.api.source, subject=made)
         if not state:
             raise self._exists(wanted)

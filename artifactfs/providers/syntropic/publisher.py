@@ -27,7 +27,7 @@ from artifactfs.model.codec import packed
 from artifactfs.model.content import Hint
 from artifactfs.providers import limits
 from artifactfs.providers.base import Change
-from artifactfs.providers.syntropic.creation import ARTIFACT, Creation, Wanted, is_of
+from artifactfs.providers.syntropic.creation import ARTIFACT, Creation, Wanted, is_of, note_sending, was_sent
 from artifactfs.providers.syntropic.titles import place, retitled
 from artifactfs.providers.syntropic.vetting import vet_size, vet_text, vet_title
 from artifactfs.providers.syntropic.writes import FORM_BYTES, Writes
@@ -130,7 +130,11 @@ class Syntropic137Publisher:
                     raise self._unavailable("the service did not find its content a moment ago", artifact)
                 return await self._make_again(artifact, draft, attempt)
             may_be_old = trio.current_time() - began_s >= STORE_DOWN_S and _is_as_made(artifact, shown)
+            if was_sent(shown, attempt) and not await _is_of(draft, shown):
+                # Ours, of an earlier try, after which the draft was written to again: it is no conflict.
+                draft = replace(draft, base_sha256=None)
             if await self._needs_upload(artifact, draft, shown, may_be_old=may_be_old):
+                await note_sending(attempt, draft)
                 await self.writes.upload(artifact.id, draft)
                 await self._verify(artifact, draft, shown)
             return artifact
