@@ -50,8 +50,8 @@ class Fault:
     delay_s: float = 0.0
     stall_after: int | None = None
     cut_after: int | None = None
-    times: int | None = None
     lose_answer: bool = False
+    times: int | None = None
     method: str | None = None
 
 
