@@ -104,10 +104,12 @@ class Laboratory:
 
     @staticmethod
     def _lost(send: Send) -> Send:
-        """Send the head of an answer and nothing of its body: hypercorn then hangs up."""
+        """Announce a body and send nothing of it: hypercorn then hangs up."""
 
         async def lost(message: Message) -> None:
-            if message["type"] == "http.response.body":
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [(b"content-length", b"1")]}
+            else:
                 message = {"type": "http.response.body", "body": b"", "more_body": True}
             await send(message)
 
