@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifactfs.store.catalog import Store
@@ -16,48 +16,64 @@ class Held:
 
     Attributes:
         path: below its workflow.
-        past: its contents, oldest first; None is a version of its tree without it.
+        past: the SHA-256 of its contents, oldest first; None is a version of its tree without it.
         identifier: of the artifact.
         deleted: taken out of the present.
     """
 
     path: str
-    past: tuple[bytes | None, ...]
+    past: tuple[str | None, ...]
     identifier: str
-    deleted: bool
+    deleted: bool = False
 
     @property
-    def now(self) -> bytes | None:
-        """Return the content in the present, None if there is none."""
+    def now(self) -> str | None:
+        """Return the SHA-256 of what is in the present, None if nothing is."""
         return None if self.deleted or not self.past else self.past[-1]
 
 
-def held(store: Store, workflow: str, *, deleted: bool = True) -> Iterator[Held]:
-    """Yield the files of a workflow, those in trees too; ``deleted``: also what is not in the present any more."""
-    (found,) = store.workflows_named(workflow)
-    for artifact in store.artifacts(found.id, deleted=deleted):
-        yield from of_artifact(store, artifact)
+@dataclass
+class AtStore:
+    """Looks at one store again and again; trees of versions never change, so each is asked for once."""
 
+    store: Store
+    _trees: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
-def of_artifact(store: Store, artifact: StoredArtifact) -> Iterator[Held]:
-    """Yield the one file of an artifact, or all that ever were in it."""
-    versions = [version for version in store.versions(artifact.id) if version.seq <= artifact.current]
-    if artifact.kind == "file":
-        past = tuple(store.objects.read(version.sha256) for version in versions if version.sha256)
-        yield Held(artifact.name, past, artifact.id, artifact.deleted)
-        return
-    trees = [{file.path: file.sha256 for file in store.tree(artifact.id, v.seq) if file.sha256} for v in versions]
-    for path in sorted({path for tree in trees for path in tree}):
-        known = (store.objects.read(tree[path] or "") if path in tree else None for tree in trees)
-        yield Held(f"{artifact.name}/{path}", tuple(known), artifact.id, artifact.deleted)
+    def files(self, workflow: str) -> Iterator[Held]:
+        """Yield the files of a workflow, those in trees too, and what is not in the present any more."""
+        (found,) = self.store.workflows_named(workflow)
+        for artifact in self.store.artifacts(found.id, deleted=True):
+            yield from self._of_tree(artifact) if artifact.kind == "tree" else self._of_file(artifact)
+
+    def _of_file(self, artifact: StoredArtifact) -> Iterator[Held]:
+        past = tuple(version.sha256 for version in self.store.versions(artifact.id))
+        yield Held(artifact.name, past[: artifact.current], artifact.id, artifact.deleted)
+
+    def _of_tree(self, artifact: StoredArtifact) -> Iterator[Held]:
+        trees = [self._tree(artifact.id, seq) for seq in range(1, artifact.current + 1)]
+        for path in sorted({path for tree in trees for path in tree}):
+            past = tuple(tree.get(path) for tree in trees)
+            yield Held(f"{artifact.name}/{path}", past, artifact.id, artifact.deleted)
+
+    def _tree(self, artifact_id: str, seq: int) -> dict[str, str]:
+        if (artifact_id, seq) not in self._trees:
+            files = self.store.tree(artifact_id, seq)
+            self._trees[artifact_id, seq] = {file.path: file.sha256 for file in files if file.sha256}
+        return self._trees[artifact_id, seq]
+
+    def uploads(self) -> Iterator[Held]:
+        """Yield the uploaded files that can be used."""
+        for upload in self.store.uploads():
+            if upload.ready:
+                yield Held(upload.filename, (upload.sha256,), upload.id)
 
 
 def now_at(root: Path, workflow: str, path: str) -> bytes | None:
     """Return the newest content of a file in the store below ``root``, None if there is none."""
     store = Store(root)
     try:
-        found = [file.now for file in held(store, workflow, deleted=False) if file.path == path]
+        found = [file.now for file in AtStore(store).files(workflow) if file.path == path and file.now]
         assert len(found) <= 1, f"{len(found)} artifacts are called {path}"
-        return found[0] if found else None
+        return store.objects.read(found[0]) if found else None
     finally:
         store.close()
