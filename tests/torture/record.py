@@ -112,8 +112,8 @@ class Record:
             yield f"{self.path}: it is listed {len(listed)} times"
         if not self.is_at(held):
             yield f"{self.path}: the service has {self.name_of(self._now(held))}; {self.wanted()}"
-        looked_at = held if keeps_all else listed
-        runs = [sha for file in looked_at for sha, _ in itertools.groupby(file.past) if sha]
+        pasts = [file.past for file in held] if keeps_all else [(file.now,) for file in listed]
+        runs = [sha for past in pasts for sha, _ in itertools.groupby(past) if sha]
         times = Counter(runs)
         for sha256, count in times.items():
             if count > 1:
