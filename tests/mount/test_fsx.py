@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.at_store import now_at
-from tests.support.fsx import Fsx
+from tests.support.fsx import QUICKLY, Fsx
 from tests.support.saving import local_mount, mount_again
 
 pytestmark = pytest.mark.fuse
@@ -17,7 +17,7 @@ OPERATIONS = 1500
 def test_every_byte_is_the_models(tmp_path_factory: pytest.TempPathFactory, place: str):
     """After each operation, after a remount, and at the store."""
     tmp_path: Path = tmp_path_factory.mktemp("x")
-    with local_mount(tmp_path) as mount:
+    with local_mount(tmp_path, environ=QUICKLY) as mount:
         path = mount.path / "w" / place
         path.parent.mkdir(parents=True)
         path.touch()

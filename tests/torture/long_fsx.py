@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.support.at_store import now_at
-from tests.support.fsx import Fsx
+from tests.support.fsx import QUICKLY, Fsx
 from tests.support.saving import local_mount, mount_again
 
 PLACES = {"a workflow's file": "f.bin", "a tree's file": "t/d/f.bin"}
@@ -20,7 +20,7 @@ def fsx(base: Path, place: str, operations: int, seed: int) -> str:
         AssertionError: something differs; it names the seed and the last operations.
     """
     begun_at, below = time.monotonic(), PLACES[place]
-    with local_mount(base) as mount:
+    with local_mount(base, environ=QUICKLY) as mount:
         path = mount.path / "w" / below
         path.parent.mkdir(parents=True)
         path.touch()
