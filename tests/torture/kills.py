@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import random
 import shutil
@@ -38,6 +39,8 @@ NEXT_SAVE_S = 0.5
 # Of publishing, in seconds: short, so that a kill finds saves before, in and after it.
 QUIET_S = (0.05, 0.3)
 CHECK_EVERY = 20
+# The kernel answers for a mount that is gone at once; a busy machine takes a moment to end its process.
+DEAD_S = 10.0
 # Until everything is published once the service is well: longer than any pause between tries ought to be then.
 SETTLE_S = 90.0
 # struct ucred of unix(7): process, user and group of whoever listens.
@@ -50,10 +53,11 @@ class Wrong(AssertionError):
 
 @dataclass
 class Counts:
-    """What a run was."""
+    """What a run was; ``hung`` are kills after which a call waited on until the next mount cleaned up."""
 
     kills: int = 0
     pending: int = 0
+    hung: int = 0
     published: int = 0
     conflicts: int = 0
     requests: int = 0
@@ -144,12 +148,24 @@ class Run:
             self.gate.acknowledged.clear()
             self.gate.acknowledged.wait(NEXT_SAVE_S)
         os.kill(self.pid, signal.SIGKILL)
-        self.gate.close()
+        hangs = not self.gate.close(DEAD_S)
         self.counts.kills += 1
+        self.counts.hung += hangs
         held = self.held()
         self.counts.pending += any(not record.is_at(held.get(record.path, [])) for record in self.records)
         self.mount()
+        self.empty()
         self.gate.open()
+
+    def empty(self) -> None:
+        """Wait until nobody is saving any more.
+
+        Raises:
+            Wrong: somebody hangs.
+        """
+        if not self.gate.close(HANG_S):
+            where = ", ".join(f"{writer.doing}" for writer in self.writers)
+            raise Wrong(f"a writer hangs in the mount ({where}){self.log()}")
 
     # -- what is at the service ------------------------------------------------------------------------------
 
@@ -162,7 +178,7 @@ class Run:
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """Have nobody write, and the service well, while the block runs."""
-        self.gate.close()
+        self.empty()
         self.weather.calm = True
         yield
         self.weather.calm = False
@@ -201,9 +217,18 @@ class Run:
         if "unforeseen" in (log := self.mounted.log_text()):
             wrong.append("the log has something unforeseen: " + log[log.index("unforeseen") - 200 :][:3000])
         if self.service.name == "local":
-            wrong += [f"a call failed with {name}" for name in self.counts.refused if name not in DEAD]
+            for writer in self.writers:
+                wrong += [
+                    f"a call failed with {name}: {how}" for name, how in writer.example.items() if name not in DEAD
+                ]
         if wrong:
-            raise Wrong("\n".join(wrong))
+            raise Wrong("\n".join(wrong) + self.told())
+
+    def told(self) -> str:
+        """Return what the mount itself says went wrong."""
+        if not self.pid:
+            return self.log()
+        return "\n" + "\n".join(json.dumps(incident) for incident in self.mounted.status()["errors"]) + self.log()
 
     def _count(self, held: Sequence[Held]) -> None:
         self.counts.published = len({sha for file in held for sha in file.past})
@@ -226,7 +251,7 @@ class Run:
                 with self.quiet():
                     self.settle()
                     self.check()
-        self.gate.close()
+        self.empty()
         self.weather.calm = True
         done = self.mounted.artifactfs("umount", str(self.place), check=False, timeout=SETTLE_S)
         if done.returncode:
@@ -244,6 +269,7 @@ class Run:
         bad = ", ".join(f"{count} {kind}" for kind, count in sorted(self.weather.counted.items()))
         return (
             f"{self.service.name}: seed {self.seed}, {counts.kills} kills, {counts.pending} with pending saves,"
+            f" {counts.hung} that left a call hanging,"
             f" {acked} saves acknowledged, {counts.published} contents published, {counts.requests} requests"
             f" ({bad or 'no faults'}), {counts.conflicts} conflicts, {time.monotonic() - counts.begun_at:.1f} s;"
             f" calls that failed: {refused or 'none'}"

@@ -65,12 +65,11 @@ class Gate:
             self._is_open = True
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Let nobody in any more, and wait until nobody is inside."""
+    def close(self, patience_s: float) -> bool:
+        """Let nobody in any more; tell whether nobody is inside within so many seconds."""
         with self._changed:
             self._is_open = False
-            if not self._changed.wait_for(lambda: not self._inside, HANG_S):
-                raise TimeoutError("a writer hangs in the mount")
+            return self._changed.wait_for(lambda: not self._inside, patience_s)
 
     def end(self) -> None:
         with self._changed:
@@ -79,7 +78,12 @@ class Gate:
 
 
 class Writer(threading.Thread):
-    """Saves its files until the gate ends; ``wrong`` is what it has seen and should not have."""
+    """Saves its files until the gate ends.
+
+    Attributes:
+        wrong: what it has seen and should not have.
+        refused, example: calls that failed, by errno, and the last of each kind.
+    """
 
     def __init__(self, gate: Gate, root: Path, records: Sequence[Record], seed: int) -> None:
         super().__init__(daemon=True)
@@ -88,6 +92,8 @@ class Writer(threading.Thread):
         self.litter: list[Path] = []
         self.wrong: list[str] = []
         self.refused: Counter[str] = Counter()
+        self.example: dict[str, str] = {}
+        self.doing = ""
         self.acked = 0
 
     def run(self) -> None:
@@ -100,11 +106,16 @@ class Writer(threading.Thread):
     def _save_one(self) -> None:
         record = self.chance.choice(self.records)
         try:
+            self.doing = "cleaning before"
             self._clean()
+            self.doing = "looking at"
             self._look(record)
             self._do(record)
         except OSError as error:
-            self.refused[errno.errorcode.get(error.errno or 0, str(error))] += 1
+            name = errno.errorcode.get(error.errno or 0, str(error))
+            self.refused[name] += 1
+            last = record.states[-1]
+            self.example[name] = f"{self.doing} {record.path}, state {last.number}, at {time.strftime('%H:%M:%S')}"
 
     def _clean(self) -> None:
         """Remove the temporary files that an interrupted save has left, as its program would."""
@@ -136,6 +147,7 @@ class Writer(threading.Thread):
                 ways.append((self._append, base + text, 4))
             ways.append((self._remove, b"", 1))
         way, content, _ = self.chance.choices(ways, [weight for *_, weight in ways])[0]
+        self.doing = way.__name__.strip("_")
         way(record, content)
         self.acked += 1
         self.gate.acknowledged.set()
