@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from artifactfs.bench.tasks import COMMON, Sample
 
 LOCAL, PYFUSE3, LIBFUSE = "local disk", "passthrough (pyfuse3)", "passthrough_ll (C)"
 CURL = "big curl 1"
 Key = tuple[str, str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,16 @@ class PhaseUse:
     rss_mib: float
 
 
+def _grouped(items: Iterable[T], key_of: Callable[[T], Key]) -> dict[Key, list[T]]:
+    groups: dict[Key, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key_of(item)].append(item)
+    return groups
+
+
 def rows(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """Return the median of each task, with the best and the worst run."""
-    groups: dict[Key, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.contender, sample.task, sample.rtt_ms].append(sample)
+    groups = _grouped(samples, lambda sample: (sample.contender, sample.task, sample.rtt_ms))
     return [
         {
             "contender": contender,
@@ -59,9 +65,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def phase_rows(uses: Iterable[PhaseUse]) -> list[dict[str, Any]]:
     """Return the median of what each phase used."""
-    groups: dict[Key, list[PhaseUse]] = defaultdict(list)
-    for use in uses:
-        groups[use.contender, use.phase, use.rtt_ms].append(use)
+    groups = _grouped(uses, lambda use: (use.contender, use.phase, use.rtt_ms))
     return [
         {
             "contender": contender,

@@ -52,7 +52,7 @@ def _source_names(incomplete: str) -> list[str]:
     return [name for name in sorted({*known, "local"}) if name.startswith(incomplete)]
 
 
-def _mounted_path(text: str) -> Any:  # noqa: ANN401 - what typer's Argument returns
+def _mounted_path(text: str) -> Any:  # noqa: ANN401 - typer.Argument says Any, and stands where a default does
     """Take a path as it is: typer would stat it, and a directory that waits for its service would answer late."""
     return typer.Argument(help=text, parser=Path, metavar="PATH")
 
@@ -95,7 +95,7 @@ def _main(
 
 
 @app.command()
-def mount(  # noqa: PLR0913, PLR0917 - one option, one argument
+def mount(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     mountpoint: MountPoint = None,
     source: Names = None,
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay in the foreground.")] = False,
@@ -194,6 +194,17 @@ def log(path: Annotated[Path, _mounted_path("A path in a mount.")], as_json: Jso
         inspect.show_log(client.ask(mountpoint, verb="log", path=below), as_json=as_json)
 
 
+@app.command()
+def flush(path: Annotated[Path | None, _mounted_path("Only what is below this path.")] = None) -> None:
+    """Publish what waits for its service now; returns when the service has it, fails if it cannot."""
+    from artifactfs.cli import client, saving
+
+    with answering():
+        where = [client.find(path)] if path else [(mountpoint, "") for mountpoint in client.our_mounts()]
+        if not saving.run_flush(where):
+            raise typer.Exit(FAILED)
+
+
 @source_app.command("list")
 def source_list(config: ConfigFile = None, as_json: Json = False) -> None:
     """List the sources that can be mounted, and what those that cannot are missing."""
@@ -247,7 +258,7 @@ def cache_clear(
 
 
 @app.command()
-def serve(  # noqa: PLR0913, PLR0917 - one option, one argument
+def serve(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     store: Annotated[Path | None, typer.Option(help="Directory of the store to serve.", metavar="DIR")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the dialects; 0 takes a free one.", min=0, max=65535)] = 8137,
@@ -276,7 +287,7 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def bench(  # noqa: PLR0913, PLR0917 - one option, one argument
+def bench(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     path: Annotated[Path | None, _mounted_path("Read this directory instead; nothing is written there.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", help="Write a plot there.", metavar="FILE")] = None,

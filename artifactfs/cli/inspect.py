@@ -55,8 +55,13 @@ def _show_one(answer: dict[str, Any]) -> None:
                 render.say(f"  incomplete: {source['name']} {listing['directory']}: {listing['note']}")
             if listing["stale_because"]:
                 render.say(f"  stale: {source['name']} {listing['directory']}: {listing['stale_because']}")
-    for path in answer["pending"]:
-        render.say(f"  pending: {path}")
+    if answer["pending"]:
+        waiting = [
+            (row["path"], row["what"], row["state"], render.size(row["size"]), row["tries"], f"{row['age_s']:.0f} s",
+             row["error"])
+            for row in answer["pending"]
+        ]  # fmt: skip
+        render.table(("waiting", "for", "state", "size", "tries", "age", "last error"), waiting)
     for incident in answer["errors"][-SHOWN_ERRORS:]:
         again = f" ({incident['times']} times)" if incident["times"] > 1 else ""
         render.say(f"  {incident['time']} {incident['source']} {incident['subject']}: {incident['message']}{again}")

@@ -61,6 +61,15 @@ class MountConfig(Section):
     xattrs: bool = False
     allow_other: bool = False
     exec: bool = False
+    read_only: bool = False
+    write_through: bool = False
+    publish_delay: float = Field(default=1.0, ge=0, description="seconds without a change before a save is published")
+
+
+class JournalConfig(Section):
+    """What may wait here for its service."""
+
+    max_size: Bytes = 10 << 30
 
 
 class Config(Section):
@@ -72,9 +81,12 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     archive: ArchiveConfig = ArchiveConfig()
     mount: MountConfig = MountConfig()
+    journal: JournalConfig = JournalConfig()
 
 
-SECTIONS: dict[str, type[Section]] = {"cache": CacheConfig, "archive": ArchiveConfig, "mount": MountConfig}
+SECTIONS: dict[str, type[Section]] = {
+    "cache": CacheConfig, "archive": ArchiveConfig, "mount": MountConfig, "journal": JournalConfig
+}  # fmt: skip
 
 
 def keys_of(section: type[Section]) -> list[str]:

@@ -11,12 +11,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-# Another mount's transaction on the same database lasts milliseconds.
-BUSY_S = 10.0
+from artifactfs.database import NewerError, connect, migrate
 
-
-class _NewerError(sqlite3.DatabaseError):
-    """A version of artifactfs that is not known yet wrote the database."""
+# A power cut may lose the last facts, never corrupts; they are learnt again.
+_SYNC = "synchronous=NORMAL"
 
 
 def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
@@ -30,20 +28,20 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        return _open(path, migrations)
-    except _NewerError:
+        return connect(path, migrations, _SYNC)
+    except NewerError:
         _set_aside(path, "newer")
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
         _set_aside(path, f"broken-{time.time_ns()}")
-    return _open(path, migrations)
+    return connect(path, migrations, _SYNC)
 
 
 def open_memory(migrations: Sequence[str]) -> sqlite3.Connection:
     """Return a connection to a new database in memory, at the newest version."""
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    _migrate(db, migrations)
+    migrate(db, migrations)
     return db
 
 
@@ -52,44 +50,3 @@ def _set_aside(path: Path, mark: str) -> None:
     # The log would be replayed into the new database.
     for part in ("-wal", "-shm"):
         path.with_name(path.name + part).unlink(missing_ok=True)
-
-
-def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        # NORMAL: a power cut may lose the last facts, never corrupts; they are learnt again.
-        db.execute("PRAGMA synchronous=NORMAL")
-        if _version(db) != len(migrations):
-            _migrate(db, migrations)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _version(db: sqlite3.Connection) -> int:
-    found: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return found
-
-
-def _must_be_known(version: int, migrations: Sequence[str]) -> None:
-    if version > len(migrations):
-        message = f"version {version}, of a newer artifactfs"
-        raise _NewerError(message)
-
-
-def _migrate(db: sqlite3.Connection, migrations: Sequence[str]) -> None:
-    """Bring a database to the newest version, all or nothing; the version is read again behind the lock."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(db)
-        _must_be_known(version, migrations)
-        for migration in migrations[version:]:
-            for statement in filter(str.strip, migration.split(";")):
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version={len(migrations)}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise

@@ -135,10 +135,12 @@ class Facts:
                     self._pointers[key] = known
             return known
 
-    def put_pointer(self, key: str, sha256: str, size: int) -> PointerFact:
-        """Keep what a pointer's bytes are now; return the whole fact."""
+    def put_pointer(self, key: str, sha256: str, size: int, *, changed_ns: int | None = None) -> PointerFact:
+        """Keep what a pointer's bytes are now, and since when if that is known; return the whole fact."""
         old = self.pointer(key)
         changed = 0 if old is None else old.changed_ns if old.sha256 == sha256 else time.time_ns()
+        if changed_ns is not None:
+            changed = changed_ns
         fact = PointerFact(sha256, size, time.time(), changed)
         self._do(
             "INSERT OR REPLACE INTO pointer VALUES (?, ?, ?, ?, ?)",

@@ -40,7 +40,7 @@ from artifactfs.model.content import (
     Pointer,
 )
 from artifactfs.model.entry import TreeMember
-from artifactfs.providers.base import ContentStream, Provider
+from artifactfs.providers.base import ContentStream, Draft, Provider
 from artifactfs.providers.limits import background
 
 # Objects of the built-in store that stay open between reads; each costs a descriptor.
@@ -163,6 +163,29 @@ class ContentReader:
             raise
         self.store.identify(key, digest.hexdigest(), keep_name=False)
         return self.facts.put_pointer(self._key(pointer), digest.hexdigest(), size)
+
+    async def adopt(self, content: Content, draft: Draft) -> None:
+        """Keep the bytes of a draft as those of a content that was made of them.
+
+        Raises:
+            OSError: the draft cannot be read.
+        """
+        match content:
+            case Pointer():
+                key = f"{self._key(content)}#{secrets.token_hex(8)}"
+            case ContentRef(access=Access.RANGED | Access.STREAMED):
+                key = self._key(content)
+            case _:
+                return
+        for index in range(count(draft.size)):
+            data = await trio.to_thread.run_sync(_block_of, draft.path, index)
+            self.store.write(key, index, data)
+            await self.store.room()
+        self.store.identify(key, draft.sha256, keep_name=not isinstance(content, Pointer))
+        if isinstance(content, Pointer):
+            self.facts.put_pointer(self._key(content), draft.sha256, draft.size, changed_ns=draft.mtime_ns)
+        else:
+            self.facts.put_size(key, draft.size)
 
     async def size(self, content: Content) -> int:
         """Return the size of a content in bytes, asking for it if nobody knows; a pointer's is that last read."""
@@ -299,6 +322,11 @@ class ContentReader:
         """Return how many requests at once a source can spare for one file: a quarter of what it may still be sent."""
         left = self._providers[source].describe().get("requests_left")
         return readahead.STREAMS if left is None else max(1, int(left) // 4)
+
+
+def _block_of(path: Path, index: int) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), BLOCK, index * BLOCK)
 
 
 def pinned(pointer: Pointer, fact: PointerFact) -> ContentRef:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.recovery import recover
 from artifactfs.vfs.sources import Source
+from artifactfs.vfs.writeback import Policy
 
 # How long the end of a mount waits for saves; less than `umount` waits for the process.
 FINISH_S = 20.0
@@ -70,6 +73,8 @@ async def composed(
             provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE)
             stack.push_async_callback(provider.aclose)
             seen = facts.first_seen([source.fingerprint])[source.fingerprint]
+            if settings.mount.read_only:
+                provider.publisher = None
             known[source.name] = Source(source.name, provider, source.fingerprint, seen)
             observer.counters(source.name)
         # Requests run here: a waiter's end does not end them, the mount's end does.
@@ -81,33 +86,66 @@ async def composed(
             make_limits=lambda: limits_of(settings.archive),
         )  # fmt: skip
         stack.callback(reader.close)
-        staging = Staging.fresh(state / "drafts")
-        stack.callback(staging.close)
-        status = Status(mountpoint, known, observer, store, staging)
+        journals = {name: Journals.open(state, source, settings.journal.max_size) for name, source in known.items()}
+        for journal in journals.values():
+            stack.callback(journal.close)
+        status = Status(mountpoint, known, observer, store)
         fs = FileSystem(
-            known, reader, staging, ControlFiles(status.snapshot), show_ids=settings.mount.show_ids, single=at_root
+            known, reader, {name: journal.own for name, journal in journals.items()}, ControlFiles(status.snapshot),
+            show_ids=settings.mount.show_ids, single=at_root,
+            policy=Policy(settings.mount.publish_delay, settings.mount.write_through),
         )  # fmt: skip
         status.fs = fs
-        await stack.enter_async_context(_saving(fs, observer, state / "drafts", nursery))
+        await stack.enter_async_context(_saving(fs, observer, journals, nursery))
         yield Mounted(fs, observer, status)
+
+
+@dataclass(frozen=True, slots=True)
+class Journals:
+    """The directories of drafts of one source: this mount's, and those of mounts that ended before it."""
+
+    own: Staging
+    adopted: Sequence[Staging]
+
+    @classmethod
+    def open(cls, state: Path, source: Source, max_bytes: int) -> Journals:
+        """Take up what earlier mounts of the source left; its first directory becomes this mount's own.
+
+        By the source, not by the mount: what is not saved yet belongs to whoever mounts its source next.
+        """
+        base = state / "journal" / hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
+        if source.provider.publisher is None and not base.exists():
+            return cls(Staging.fresh(base, max_bytes), ())
+        left = Staging.abandoned(base, max_bytes)
+        return cls(left[0], left[1:]) if left else cls(Staging.fresh(base, max_bytes), ())
+
+    def close(self) -> None:
+        """Give the directories up; those that are empty go."""
+        for staging in (self.own, *self.adopted):
+            staging.close()
+        with contextlib.suppress(OSError):  # others are in it
+            self.own.root.parent.rmdir()
 
 
 @asynccontextmanager
 async def _saving(
-    fs: FileSystem, observer: observe.Observer, drafts: Path, nursery: trio.Nursery
+    fs: FileSystem, observer: observe.Observer, journals: Mapping[str, Journals], nursery: trio.Nursery
 ) -> AsyncIterator[None]:
-    """Save what an earlier mount did not, what waits for its time while the block runs, and all there is at its end."""
-    fs.writer.saver.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
-    fs.writer.saver.saved = observer.succeeded
-    for left in Staging.abandoned(drafts):
-        await recover(fs.writer, left)
-    nursery.start_soon(fs.writer.keep_saving)
+    """Go on with what an earlier mount did not finish, and publish what is due while the block runs."""
+    writer, context = fs.writer, fs.writer.context
+    context.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
+    context.saved = observer.succeeded
+    writer.writeback.well_at = lambda source: observer.counters(source).last_success or 0.0
+    for name, journal in journals.items():
+        for staging in (journal.own, *journal.adopted):
+            await recover(writer, name, staging)
+    nursery.start_soon(writer.writeback.keep_publishing)
     try:
         yield
     finally:
         # No request of the kernel comes any more; what is not saved now is saved by the next mount.
         with trio.CancelScope(deadline=trio.current_time() + FINISH_S, shield=True):
-            await fs.writer.finish()
+            await writer.finish()
 
 
 def _local_path(known: dict[str, Source]) -> Callable[[ContentRef], Path]:

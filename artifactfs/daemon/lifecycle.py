@@ -22,8 +22,8 @@ import trio
 from artifactfs import config, errors
 from artifactfs.daemon import control, mounts
 from artifactfs.daemon.compose import Mounted, composed
+from artifactfs.daemon.verbs import Verbs
 from artifactfs.fuse.convert import Owner
-from artifactfs.fuse.operations import Operations
 from artifactfs.fuse.session import make_operations, session
 
 log = logging.getLogger(__name__)
@@ -90,26 +90,6 @@ def _alone(mountpoint: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _verbs(mounted: Mounted, operations: Operations) -> Mapping[str, control.Verb]:
-    """Return what can be asked through the control socket."""
-    status = mounted.status
-
-    async def interrupt(request: dict[str, object]) -> object:
-        older_than_s = request.get("older_than_s")
-        return {"interrupted": operations.interrupt(float(older_than_s) if isinstance(older_than_s, float) else 0.0)}
-
-    async def snapshot(_request: dict[str, object]) -> object:
-        return status.snapshot()
-
-    async def why(request: dict[str, object]) -> object:
-        return await status.why(str(request.get("path", "")))
-
-    async def log_of(request: dict[str, object]) -> object:
-        return await status.log(str(request.get("path", "")))
-
-    return {"status": snapshot, "why": why, "log": log_of, "interrupt": interrupt}
-
-
 @asynccontextmanager
 async def running(plan: Plan) -> AsyncIterator[Mounted]:
     """Have a mount while the block runs."""
@@ -122,8 +102,8 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
         with _alone(plan.mountpoint):
             await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        verbs = _verbs(mounted, operations)
-        await nursery.start(control.serve, verbs, mounts.socket_path(plan.mountpoint))
+        verbs = Verbs(mounted, operations)
+        await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
         tune_collector()
         yield mounted
         nursery.cancel_scope.cancel()

@@ -16,13 +16,13 @@ import artifactfs
 from artifactfs import errors, observe
 from artifactfs.content.block_store import BlockStore
 from artifactfs.fuse.operations import ORDINARY
-from artifactfs.journal.staging import Staging
 from artifactfs.tree.inodes import ROOT
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.tree.versions import iso
 from artifactfs.vfs import facts_of
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.listings import describe
+from artifactfs.vfs.queue import queue_of
 from artifactfs.vfs.sources import Source
 
 # Longer than most answers take; who asks why something hangs must not hang, too.
@@ -42,7 +42,6 @@ class Status:
     sources: Mapping[str, Source]
     observer: observe.Observer
     store: BlockStore
-    staging: Staging
     fs: FileSystem | None = None
     started_at: float = field(default_factory=time.time)
 
@@ -75,10 +74,10 @@ class Status:
             return []
         return self.fs.content.archives.progress()
 
-    def _pending(self) -> list[str]:
+    def _pending(self) -> list[dict[str, Any]]:
         if self.fs is None:
             return []
-        return [f"{self.fs.path_of(node)}: {why}" for node, why in self.fs.writer.overlay.pending()]
+        return [pending.as_dict() for pending in queue_of(self.fs.writer)]
 
     def _source(self, source: Source, listings: list[dict[str, Any]]) -> dict[str, Any]:
         counters = self.observer.counters(source.name)
@@ -200,8 +199,9 @@ class Status:
         if node.artifact is None:
             message = f"{path} is not part of an artifact"
             raise errors.InvalidRequest(message)
-        known = await fs.directories.history.versions_of(node.source, node.artifact)
-        current = node.artifact.current.id if node.artifact.current else None
+        artifact = fs.directories.history.newest(node.source, node.artifact)
+        known = await fs.directories.history.versions_of(node.source, artifact)
+        current = artifact.current.id if artifact.current else None
         rows = [
             {
                 "version": f"v{at}",

@@ -264,15 +264,17 @@ class Operations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: pyfuse3.InodeT, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        """Refuse: EPERM makes programs fall back (emacs and git do), EROFS says that nothing can be made here."""
-        self.fs.writer.publisher(self.fs.node(parent_inode).source)
-        raise pyfuse3.FUSEError(errno.EPERM)
+        """Make one in a tree; elsewhere EPERM makes programs fall back (emacs and git do)."""
+        node = await self.fs.symlink(parent_inode, name_of(name), name_of(target))
+        entry = self._attributes(node)
+        self.fs.accepted(node)
+        return entry
 
     @handler
     async def link(
         self, inode: pyfuse3.InodeT, new_parent_inode: pyfuse3.InodeT, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        """Refuse, as ``symlink`` does."""
+        """Refuse: EPERM makes programs fall back (git does), EROFS says that nothing can be made here."""
         self.fs.writer.publisher(self.fs.node(new_parent_inode).source)
         raise pyfuse3.FUSEError(errno.EPERM)
 

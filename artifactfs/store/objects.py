@@ -14,13 +14,14 @@ import os
 import re
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifactfs import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 # One read or write of this size costs little memory and few system calls.
 CHUNK = 1 << 20
@@ -88,14 +89,20 @@ class Objects:
         """Store bytes; return their SHA-256 in hex."""
         return self.put_stream((data,), durable=durable)[0]
 
-    def put_file(self, source: Path) -> tuple[str, int]:
-        """Store a copy of a file; return (SHA-256 in hex, size in bytes).
+    def put_files(self, sources: Sequence[Path]) -> list[tuple[str, int]]:
+        """Store copies of files; return (SHA-256 in hex, size in bytes) of each.
+
+        Each directory is synced once for all of them, which is most of what many small files cost.
 
         Raises:
             FileNotFoundError: there is no such file to copy.
         """
-        with source.open("rb") as file:
-            return self.put_stream(iter(lambda: file.read(CHUNK), b""))
+        found = []
+        for source in sources:
+            with source.open("rb") as file:
+                found.append(self._put(iter(partial(file.read, CHUNK), b""), durable=True))
+        self._sync_directories(sha256 for sha256, _ in found)
+        return found
 
     def put_stream(self, chunks: Iterable[bytes], *, durable: bool = True) -> tuple[str, int]:
         """Store bytes as they come; return (SHA-256 in hex, size in bytes).
@@ -108,6 +115,13 @@ class Objects:
             NoLocalSpace: the disk is full.
             Unavailable: the disk failed.
         """
+        sha256, size = self._put(chunks, durable=durable)
+        if durable:
+            self._sync_directories((sha256,))
+        return sha256, size
+
+    def _put(self, chunks: Iterable[bytes], *, durable: bool) -> tuple[str, int]:
+        """Store bytes under a name that is not durable yet."""
         digest, size = hashlib.sha256(), 0
         with _in_our_words():
             fd, name = tempfile.mkstemp(prefix=TEMPORARY, dir=self.root)
@@ -124,18 +138,25 @@ class Objects:
                         os.fsync(file.fileno())
             sha256 = digest.hexdigest()
             with _in_our_words():
-                self._settle(temporary, self.path(sha256), durable=durable)
+                self._settle(temporary, self.path(sha256))
         finally:
             temporary.unlink(missing_ok=True)
         return sha256, size
 
-    def _settle(self, temporary: Path, final: Path, *, durable: bool) -> None:
+    @staticmethod
+    def _settle(temporary: Path, final: Path) -> None:
         if not final.exists():
             final.parent.mkdir(mode=0o700, exist_ok=True)
             temporary.replace(final)
-        if durable:
-            # Also where it was here already: who brought it may not have come to its own fsync yet.
-            _sync_directory(final.parent)
+
+    def _sync_directories(self, names: Iterable[str]) -> None:
+        """Make objects durable under their names.
+
+        Also those that were here already: who brought one may not have come to its own fsync yet.
+        """
+        with _in_our_words():
+            for directory in sorted({self.path(sha256).parent for sha256 in names}):
+                _sync_directory(directory)
             _sync_directory(self.root)
 
     def read(self, sha256: str) -> bytes:

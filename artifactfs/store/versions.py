@@ -71,6 +71,11 @@ class Versions(Artifacts):
         )
         return [TreeFile(r[0], r[1], r[2], bool(r[3]), r[4], r[5]) for r in rows]
 
+    def objects_of(self, artifact_id: str, seq: int) -> set[str]:
+        """Return the hashes of the files of a version that is a tree."""
+        rows = self._all("SELECT DISTINCT sha256 FROM tree_file WHERE artifact_id=? AND seq=?", artifact_id, seq)
+        return {sha256 for (sha256,) in rows if sha256}
+
     def is_empty_tree(self, artifact_id: str, seq: int) -> bool:
         """Tell whether a version has no entry at all, neither file nor directory nor symlink."""
         return not self._all("SELECT 1 FROM tree_file WHERE artifact_id=? AND seq=? LIMIT 1", artifact_id, seq)
@@ -128,13 +133,14 @@ class Versions(Artifacts):
         """
         with self.transaction() as db:
             artifact = self._known(artifact_id, "tree")
-            current = self.version(artifact.id, artifact.current)
-            if current and shape(self.tree(artifact.id, current.seq)) == shape(files):
-                return current
             regular = [(file.path, file.sha256) for file in files if file.sha256]
+            name = content_id(artifact.uuid, regular)
+            current = self.version(artifact.id, artifact.current)
+            if current and self._says(current, name, files):
+                return current
             version = self._append(
                 artifact,
-                id=content_id(artifact.uuid, regular),
+                id=name,
                 sha256=None,
                 executable=False,
                 size=sum(file.size for file in files if file.sha256),
@@ -148,10 +154,22 @@ class Versions(Artifacts):
                 "INSERT INTO tree_file VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (artifact.id, version.seq, f.path, f.sha256, f.size, f.executable, f.mtime_ns, f.target)
-                    for f in files
+                    for f in sorted(files, key=lambda file: file.path)  # in the order of the table's key
                 ],
             )
             return version
+
+    def is_tree(self, artifact_id: str, seq: int, files: Sequence[TreeFile]) -> bool:
+        """Tell whether there is such a version and it holds exactly these files, times aside."""
+        artifact, version = self.artifact(artifact_id), self.version(artifact_id, seq)
+        if artifact is None or version is None:
+            return False
+        name = content_id(artifact.uuid, [(file.path, file.sha256) for file in files if file.sha256])
+        return self._says(version, name, files)
+
+    def _says(self, version: StoredVersion, name: str, files: Sequence[TreeFile]) -> bool:
+        # Its name tells most trees apart: the rows are read only to be sure.
+        return version.id == name and shape(self.tree(version.artifact_id, version.seq)) == shape(files)
 
     def set_current(self, artifact_id: str, seq: int) -> None:
         """Make a known version the present one.

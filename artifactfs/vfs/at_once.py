@@ -25,7 +25,7 @@ def open_file(fs: FileSystem, ino: int, flags: int) -> Opened | None:
     if node is None or flags & WRITING or node.kind is not Kind.FILE or is_control(node):
         return None
     writer = fs.writer
-    if ino in writer.overlay.edits or writer.turns.busy:
+    if ino in writer.overlay.edits:
         return None
     if isinstance(node.content, Pointer):
         found = fs.pointers.open_at_once(node, node.content)

@@ -1,7 +1,8 @@
-"""The beginning of an edit: a file as its source has it at this moment, copied to a draft."""
+"""The beginning of an edit: a file as it was last seen, copied to a draft."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from artifactfs import errors
 from artifactfs.content.readahead import Pattern
 from artifactfs.content.reader import ContentReader
 from artifactfs.journal.staging import Staging
-from artifactfs.model.content import Content
+from artifactfs.model.content import Content, ContentRef, Inline, Pointer
 from artifactfs.model.entry import Artifact
 from artifactfs.tree.inodes import number
 from artifactfs.tree.layout import present_node
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.overlay import Edit
+from artifactfs.vfs.listings import TRANSIENT
+from artifactfs.vfs.overlay import Edit, Overlay
+from artifactfs.vfs.pointers import BELIEVED_S
 from artifactfs.vfs.sources import Source
 
 # A round trip through a thread costs about 50 us; reading and writing a mebibyte ten times that.
@@ -32,8 +35,9 @@ class Beginner:
     sources: Mapping[str, Source]
     directories: Directories
     content: ContentReader
-    staging: Staging
+    homes: Mapping[str, Staging]
     parent_of: Callable[[Node], Node | None]
+    overlay: Overlay
 
     async def begin(self, node: Node, *, copy: bool) -> Edit:
         """Return a new edit of a file, with its bytes or without.
@@ -50,34 +54,68 @@ class Beginner:
             # The kernel looks the name up again and opens what it finds; told only now, it would append at the old end.
             message = "somebody else has saved it a moment ago"
             raise errors.StaleContent(message)
-        staged = self.staging.open({})
+        home = self.homes[node.source]
+        staged = home.open()
+        edit = Edit(
+            source=node.source, home=home, number=staged.number, node=node, staged=staged, directory=parent.directory,
+            base=base,
+        )  # fmt: skip
         try:
             staged.executable, staged.mtime_ns = node.executable, node.mtime_ns
             if node.content is not None:
-                staged.uncopied = await self.content.size(node.content)
-                if copy:
-                    await self._copy(node.content, staged.uncopied, staged.write)
-                    staged.uncopied = 0
-                    staged.touched = staged.dirty = False
-                    staged.mtime_ns = node.mtime_ns
+                await self._fill(edit, node.content, copy=copy)
+            edit.base_sha256 = self.sha256_of(node.content)
         except BaseException:
-            self.staging.discard(staged)
+            home.discard(staged)
             raise
-        return Edit(node, staged, parent.directory, base)
+        return edit
 
-    async def _copy(self, content: Content, size: int, write: Callable[[int, bytes], int]) -> None:
-        offset, pattern = 0, Pattern()
+    async def _fill(self, edit: Edit, content: Content, *, copy: bool) -> None:
+        staged = edit.staged
+        if not copy:
+            # Only that there was something, so that emptying it is a change; how much, nobody need be asked.
+            staged.uncopied = 1
+            return
+        if isinstance(content, Pointer):
+            content = await self._pinned(content)
+        mtime_ns, offset, pattern = staged.mtime_ns, 0, Pattern()
+        size = await self.content.size(content)
         while offset < size:
             data = await self.content.read(content, offset, COPY_CHUNK, pattern)
-            offset += await trio.to_thread.run_sync(write, offset, data)
+            offset += await trio.to_thread.run_sync(staged.write, offset, data)
+        staged.touched = staged.dirty = False
+        staged.mtime_ns = mtime_ns
+
+    async def _pinned(self, pointer: Pointer) -> ContentRef:
+        try:
+            return (await self.content.pin(pointer, BELIEVED_S))[0]
+        except TRANSIENT:
+            if self.content.pointer_fact(pointer) is None:
+                raise
+            return (await self.content.pin(pointer, float("inf")))[0]
+
+    def sha256_of(self, content: Content | None) -> str | None:
+        """Return the hash of a content as this machine has seen it last, None if it never has."""
+        match content:
+            case Pointer():
+                fact = self.content.pointer_fact(content)
+                return None if fact is None else fact.sha256
+            case Inline(data):
+                return hashlib.sha256(data).hexdigest()
+            case None:
+                return None
+            case _:
+                return content.sha256
 
     async def freshen(self, parent: Node, node: Node, artifact: Artifact) -> tuple[Artifact, bool]:
-        """Return the artifact of a file as the source has it at this moment, and whether the node shows that still.
+        """Return the artifact of a file as it is at this moment, and whether the node shows that still.
 
-        Another mount may have saved it since its listing was made; who writes now means the file as it is now.
+        Where asking costs requests, what was shown is taken: whether somebody overtook it is found out at its save.
         """
         source = self.sources[node.source]
-        found = await source.provider.find(source.top, artifact.id)
+        if not source.provider.is_here or self.overlay.names(parent).get(node.name) is node:
+            return self.directories.history.newest(node.source, artifact), True
+        found = await source.provider.refresh(artifact)
         if found is None or not found.writable:
             return artifact, True  # gone: a save brings it back
         self.directories.apply_artifact(node.source, found)
@@ -96,11 +134,15 @@ class Beginner:
         if not isinstance(parent.directory, Listed | VersionDir):
             message = "no file can be made here"
             raise errors.ReadOnly(message)
-        staged = self.staging.open({})
+        home = self.homes[parent.source]
+        staged = home.open()
         staged.executable, staged.touched, staged.writers, staged.mtime_ns = executable, True, 1, time.time_ns()
         identity = ("draft", parent.source, str(staged.path))
         node = Node(
             number(identity), identity, Kind.FILE, name, executable=executable, writable=True, parent=parent.ino,
             source=parent.source,
         )  # fmt: skip
-        return Edit(node, staged, parent.directory, is_local=True)
+        return Edit(
+            source=parent.source, home=home, number=staged.number, node=node, staged=staged,
+            directory=parent.directory, is_local=True,
+        )  # fmt: skip

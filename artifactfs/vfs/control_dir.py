@@ -61,6 +61,15 @@ def progress_text(status: dict[str, Any]) -> str:
     return "".join(line.replace("\n", " ") + "\n" for line in lines)
 
 
+def pending_text(status: dict[str, Any]) -> str:
+    """Return the changes that wait for their service, one a line."""
+    lines = []
+    for row in status["pending"]:
+        why = f": {row['error']}" if row["error"] else ""
+        lines.append(f"{row['number']} {row['state']} {row['path']} ({row['size']} bytes, {row['tries']} tries){why}")
+    return "".join(line.replace("\n", " ") + "\n" for line in lines)
+
+
 class ControlFiles:
     """Makes the files; ``status`` returns the whole state."""
 
@@ -73,7 +82,7 @@ class ControlFiles:
             "metrics": lambda: metrics_text(self._status()),
             "errors": lambda: errors_text(self._status()),
             "progress": lambda: progress_text(self._status()),
-            "pending": lambda: "".join(f"{line}\n" for line in self._status()["pending"]),
+            "pending": lambda: pending_text(self._status()),
         }
 
     def level(self, node: Node) -> Level:

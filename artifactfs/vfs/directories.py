@@ -15,7 +15,7 @@ from artifactfs.content.reader import ContentReader
 from artifactfs.model.entry import Artifact, Role
 from artifactfs.tree import names, versions
 from artifactfs.tree.inodes import ROOT, number
-from artifactfs.tree.layout import CONTROL, Level, Place, id_link, lay_out
+from artifactfs.tree.layout import CONTROL, Level, Place, id_link, lay_out, present_node
 from artifactfs.tree.nodes import (
     ArtifactDir,
     ControlDir,
@@ -105,7 +105,7 @@ class Directories:
         Not at all where this machine makes what is listed: a save here, or of another mount, is to be seen at once.
         """
         source = self.sources.get(node.source)
-        if source is None or source.provider.publisher is not None:
+        if source is None or source.provider.is_here:
             return 0.0
         match node.directory:
             # The files of a version: another version, also in the present, is another inode.
@@ -159,9 +159,21 @@ class Directories:
         return found
 
     def apply_artifact(self, source: str, artifact: Artifact) -> None:
-        """Take over what a save made of an artifact; its listings are looked at again."""
+        """Take over what a save made of an artifact."""
         self.history.apply_artifact(source, artifact)
-        self.listings.forget_source(source)
+        if self.sources[source].provider.is_here:
+            self.listings.forget_source(source)
+
+    def apply_saved(self, source: str, place: Listed, name: str, artifact: Artifact, mtime_ns: int) -> None:
+        """Take over what a save made of an artifact that a listing shows, or will show when it is asked for again."""
+        self.apply_artifact(source, artifact)
+        self.listings.put(place, name, artifact, present_node(artifact, name, mtime_ns, source))
+
+    def apply_removed(self, source: str, place: Listed, artifact: Artifact) -> None:
+        """Take over that an artifact is in a listing no more."""
+        self.listings.remove(place, artifact)
+        if self.sources[source].provider.is_here:
+            self.listings.forget_source(source)
 
 
 def control_node(root: Node) -> Node:

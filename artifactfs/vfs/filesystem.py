@@ -26,6 +26,7 @@ from artifactfs.vfs.pointers import Pointers
 from artifactfs.vfs.prefetch import Prefetch
 from artifactfs.vfs.renaming import Move, Renamer
 from artifactfs.vfs.sources import Source, source_node
+from artifactfs.vfs.writeback import Policy
 from artifactfs.vfs.writing import Writer
 
 FOREVER_S = 365 * 86400.0
@@ -58,11 +59,12 @@ class FileSystem:
         self,
         sources: Mapping[str, Source],
         content: ContentReader,
-        staging: Staging,
+        homes: Mapping[str, Staging],
         control: ControlFiles,
         *,
         show_ids: bool = False,
         single: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         """Build the tree's root: of the one source, or over several."""
         self.sources = sources
@@ -73,14 +75,16 @@ class FileSystem:
         self.inodes = InodeTable(self._make_root(single=single))
         self.size_settled: Callable[[int], None] = lambda _ino: None
         self.writer = Writer(
-            sources, self.directories, content, staging, lambda node: self.inodes.get(node.parent),
+            sources, self.directories, content, homes, lambda node: self.inodes.get(node.parent),
             lambda ino: self.size_settled(ino),  # noqa: PLW0108 - it is set later
+            policy or Policy(),
         )  # fmt: skip
-        self.writer.saver.path_of = self.path_of
+        self.writer.context.path_of = self.path_of
         self.directories.listings.is_known = lambda node: node.identity in self.writer.overlay.saved
-        renamer = Renamer(self.directories, self.writer, self.inodes.nodes)
-        self.namespace = Namespace(self.directories, self.writer, renamer)
+        self.namespace = Namespace(self.directories, self.writer)
+        self.renamer = Renamer(self.directories, self.writer, self.namespace)
         self.pointers = Pointers(content, self.handles)
+        self.writer.context.pointer_saved = self.pointers.saved
         self.prefetch = Prefetch(self.directories, content)
 
     def _make_root(self, *, single: bool) -> Node:
@@ -116,11 +120,17 @@ class FileSystem:
             raise errors.NotADirectory(subject=parent.name)
         if len(name.encode("utf-8", "surrogateescape")) > 255:  # noqa: PLR2004 - NAME_MAX, as statfs says
             raise errors.NameTooLong
-        await self.writer.settled(parent.source)
-        found = self.writer.overlay.names(parent).get(name) or await self.directories.lookup(parent, name)
+        found = await self._find(parent, name)
         if found is None:
             raise errors.NotFound(subject=name)
         return self._settle(parent, found)
+
+    async def _find(self, parent: Node, name: str) -> Node | None:
+        overlay = self.writer.overlay
+        entry = overlay.names(parent).get(name)
+        if entry is None and not overlay.hides_base(parent):
+            return await self.directories.lookup(parent, name)
+        return entry if isinstance(entry, Node) else None
 
     def _settle(self, parent: Node, found: Node) -> Node:
         node = self.writer.overlay.saved.get(found.identity)
@@ -172,7 +182,6 @@ class FileSystem:
     async def getattr(self, ino: int) -> Node:
         """Return a node whose attributes are right, its size settled."""
         node = self.node(ino)
-        await self.writer.settled(node.source)
         edit = self.writer.overlay.edits.get(node.ino)
         if edit is not None:
             node.size, node.mtime_ns = Exact(edit.staged.size), edit.staged.mtime_ns or node.mtime_ns
@@ -199,8 +208,9 @@ class FileSystem:
         edit = self.writer.overlay.edits.get(node.ino)
         if change.executable is not None and node.kind is Kind.FILE:
             node.executable = change.executable
-            if edit is not None:
+            if edit is not None and edit.staged.executable != change.executable:
                 edit.staged.executable = change.executable
+                await self.writer.seal_again(edit)
         if change.mtime_ns is not None:
             node.mtime_ns = change.mtime_ns
             if edit is not None:
@@ -225,11 +235,11 @@ class FileSystem:
         return self.handles.add(DirectoryHandle(node, entries))
 
     async def _entries(self, node: Node) -> list[Node]:
-        await self.writer.settled(node.source)
-        level = await self.directories.children(node)
-        edited = self.writer.overlay.names(node)
-        entries = [self._settle(node, child) for name, child in level.children.items() if name not in edited]
-        return entries + [self._settle(node, child) for child in edited.values()]
+        overlay = self.writer.overlay
+        listed = {} if overlay.hides_base(node) else (await self.directories.children(node)).children
+        own = overlay.names(node)
+        entries = [self._settle(node, child) for name, child in listed.items() if name not in own]
+        return entries + [self._settle(node, entry) for entry in own.values() if isinstance(entry, Node)]
 
     async def begin(self, handle: int) -> None:
         """Begin to read a directory; who begins again (``rewinddir``) gets it as it is now."""
@@ -253,7 +263,6 @@ class FileSystem:
         if writing:
             edit = await self.writer.open(node, truncate=bool(flags & os.O_TRUNC))
             return Opened(self.handles.add(WriteHandle(node, edit)), self.writer.overlay.keeps_pages(ino))
-        await self.writer.settled(node.source)
         edited = self.writer.overlay.edits.get(ino)
         if edited is not None:
             return Opened(self.handles.add(ReadHandle(node, Inline(b""), edited.staged.size)), keep_cache=True)
@@ -294,7 +303,7 @@ class FileSystem:
     async def create(self, parent_ino: int, name: str, *, executable: bool) -> tuple[Node, int]:
         """Make and open a new file; return its node and handle."""
         parent = self.node(parent_ino)
-        edit = self.namespace.create(parent, name, executable=executable)
+        edit = await self.namespace.create(parent, name, executable=executable)
         return edit.node, self.handles.add(WriteHandle(edit.node, edit))
 
     def write(self, handle: int, offset: int, data: bytes) -> int:
@@ -318,7 +327,7 @@ class FileSystem:
 
     def closed(self, node: Node) -> None:
         """Take note that one handle less is open on a node."""
-        self.writer.overlay.collect(node)
+        self.writer.collect(node)
         self.inodes.apply_close(node)
 
     # -- changes of names ------------------------------------------------------------------------------------
@@ -327,6 +336,11 @@ class FileSystem:
         """Make a directory: a workflow, a tree, or one in a tree."""
         parent = self.node(parent_ino)
         await self.namespace.mkdir(parent, name)
+        return await self.lookup(parent_ino, name)
+
+    async def symlink(self, parent_ino: int, name: str, target: str) -> Node:
+        """Make a symlink in a tree."""
+        await self.namespace.symlink(self.node(parent_ino), name, target)
         return await self.lookup(parent_ino, name)
 
     async def unlink(self, parent_ino: int, name: str) -> None:
@@ -352,7 +366,7 @@ class FileSystem:
             target = None
         if target is not None and not replace:
             raise errors.AlreadyExists
-        await self.namespace.rename(Move(self.node(old[0]), old[1], node, self.node(new[0]), new[1], target))
+        await self.renamer.rename(Move(self.node(old[0]), old[1], node, self.node(new[0]), new[1], target))
 
     # -- for others ------------------------------------------------------------------------------------------
 
@@ -374,7 +388,7 @@ class FileSystem:
         """Return the node at a path below the mount point."""
         node = self.node(ROOT)
         for name in filter(None, path.split("/")):
-            found = self.writer.overlay.names(node).get(name) or await self.directories.lookup(node, name)
+            found = await self._find(node, name)
             if found is None:
                 raise errors.NotFound(subject=path)
             node = self._settle(node, found)

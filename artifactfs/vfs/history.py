@@ -187,11 +187,17 @@ class History:
         known = self.sources[source]
         if trio.current_time() < self._newest_at.get(key, -math.inf) + known.provider.listing_ttl_s:
             return self.newest(source, artifact)
-        try:
-            found = await self.content.flights.run(
-                ("current", key), lambda: known.provider.find(known.top, artifact.id)
-            )
-        except TRANSIENT:
+        flight = self.content.flights.start(("current", key), lambda: known.provider.refresh(artifact))
+        found: Artifact | None = self.newest(source, artifact)
+        # Nobody waits longer than a moment to see what was seen before.
+        with trio.move_on_after(GRACE_S):
+            try:
+                found = await flight.wait()
+            except TRANSIENT:
+                self._newest_at[key] = trio.current_time() - known.provider.listing_ttl_s + RETRY_S
+                return self.newest(source, artifact)
+        if flight.result is None:
+            self._newest_at[key] = trio.current_time() - known.provider.listing_ttl_s + RETRY_S
             return self.newest(source, artifact)
         if found is None or not found.writable:
             raise errors.NotFound(subject=artifact.path[-1])

@@ -85,6 +85,7 @@ class Listings:
         self._changed_sources: set[str] = set()
         self._slow_until: dict[str, float] = {}
         self._renewing: Counter[str] = Counter()
+        self._made: dict[DirRef, dict[str, Artifact]] = {}
 
     def stands_at(self, place: Listed, ino: int) -> None:
         """Remember which inode shows a level, for invalidations."""
@@ -223,6 +224,9 @@ class Listings:
                 break
             seen.add(cursor)
         complete = page.complete and cursor is None
+        if not complete and place.ref in self._made:
+            listed = {entry.key for entry in entries if isinstance(entry, Artifact)}
+            entries.extend(made for key, made in self._made[place.ref].items() if key not in listed)
         levels = await self._laid_out(node, place, entries, complete=complete)
         ttl = source.provider.listing_ttl_s if page.ttl_s is None else page.ttl_s
         return entries, Known(levels, trio.current_time(), ttl, complete, page.note)
@@ -270,6 +274,56 @@ class Listings:
                 other = now.get(name)
                 if other is None or (other.identity != node.identity and not self.is_known(other)):
                     self.changed(parent, name)
+
+    # -- what this mount has changed ---------------------------------------------------------------------------
+
+    def names(self, place: Listed) -> set[str]:
+        """Return the names that are known in a directory."""
+        known = self._known.peek(place.ref)
+        level = known.levels.get(place.prefix) if known else None
+        return set() if level is None else {*level.children, *level.hidden}
+
+    def put(self, place: Listed, name: str, artifact: Artifact, node: Node) -> None:
+        """Show an artifact that this mount has saved, without asking for the listing again."""
+        self._unkept(place.ref)
+        known = self._known.peek(place.ref)
+        level = known.levels.get(place.prefix) if known else None
+        if known is None or level is None:
+            return
+        self._take_out(level, artifact)
+        level.children[name] = node
+        self._shelved(place, known)
+        if not known.complete:
+            # A service that shows only some of its artifacts may never list this one.
+            self._made.setdefault(place.ref, {})[artifact.key] = artifact
+
+    def remove(self, place: Listed, artifact: Artifact) -> None:
+        """Show an artifact no more that this mount has removed."""
+        self._unkept(place.ref)
+        self._made.get(place.ref, {}).pop(artifact.key, None)
+        known = self._known.peek(place.ref)
+        level = known.levels.get(place.prefix) if known else None
+        if known is not None and level is not None:
+            self._take_out(level, artifact)
+            self._shelved(place, known)
+
+    @staticmethod
+    def _take_out(level: Level, artifact: Artifact) -> None:
+        for name, node in list(level.children.items()):
+            if node.artifact is not None and node.artifact.key == artifact.key:
+                del level.children[name]
+
+    def _unkept(self, ref: DirRef) -> None:
+        """See that no listing from before a change is taken for the present one."""
+        self._changes[ref] += 1
+        source = self.sources[ref.source]
+        if source.keeps_listings:
+            self.content.facts.metadata.drop_listing(source.fingerprint, ref)
+
+    def _shelved(self, place: Listed, known: Known) -> None:
+        top = self._tops.get(place.ref)
+        if top is not None:
+            self.shelve(top[1], known.levels)
 
     def forget_source(self, source: str) -> None:
         """Ask for every listing of a source again at the next look."""

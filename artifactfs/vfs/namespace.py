@@ -1,23 +1,32 @@
-"""Making, removing and renaming through the mount.
+"""Making and removing through the mount.
 
-Rules of this file: what a place accepts is asked before anything is done; what is done is decided in its turn among
-the changes, because the one before may have saved, moved or removed what a look-up has found.
+Rules of this file: what a place accepts is asked before anything is done. What is made or removed inside a tree, and
+the removal of an artifact, is durable here when the call returns and published later; workflows and new trees are made
+at the service at once. Names change one at a time (``Writer.order``).
 """
 
 from __future__ import annotations
 
+import os
+import posixpath
+import time
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
+
+import trio
 
 from artifactfs import errors
+from artifactfs.journal.droppings import is_dropping, is_passing
+from artifactfs.journal.states import State
+from artifactfs.model.content import Exact
 from artifactfs.model.entry import Accepts, Artifact, Role
+from artifactfs.providers.base import Change
 from artifactfs.tree import names
 from artifactfs.tree.layout import BY_ID, CONTROL, LATEST, SHELF
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
+from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.overlay import Edit
-from artifactfs.vfs.publishing import join
-from artifactfs.vfs.renaming import Move, Renamer, changeable
+from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree, key_of
 from artifactfs.vfs.writing import Writer
 
 RESERVED = frozenset({BY_ID, CONTROL, LATEST, SHELF})
@@ -38,17 +47,33 @@ def check_name(name: str) -> None:
         raise errors.NameNotAllowed(message)
 
 
+def changeable(node: Node) -> Artifact:
+    """Return the artifact of a node that can be changed.
+
+    Raises:
+        ReadOnly: it cannot.
+    """
+    if not node.writable or node.artifact is None:
+        message = "this cannot be changed"
+        raise errors.ReadOnly(message)
+    return node.artifact
+
+
 @dataclass(slots=True)
 class Namespace:
     """Changes of names for the sources that take writes."""
 
     directories: Directories
     writer: Writer
-    renamer: Renamer
+
+    @property
+    def overlay(self) -> Overlay:
+        """Return the changes of the mount."""
+        return self.writer.overlay
 
     # -- what a place takes ----------------------------------------------------------------------------------
 
-    def _accepting(self, parent: Node, name: str, what: Accepts) -> None:
+    def accepting(self, parent: Node, name: str, what: Accepts) -> None:
         """Refuse a place that takes no such thing, and a name that it cannot have.
 
         Raises:
@@ -78,86 +103,199 @@ class Namespace:
 
     # -- making ----------------------------------------------------------------------------------------------
 
-    def create(self, parent: Node, name: str, *, executable: bool) -> Edit:
+    async def create(self, parent: Node, name: str, *, executable: bool) -> Edit:
         """Begin a new file."""
-        self._accepting(parent, name, Accepts.FILES)
+        self.accepting(parent, name, Accepts.FILES)
+        in_tree = isinstance(parent.directory, VersionDir)
+        publisher = self.writer.publisher(parent.source)
+        await publisher.permits(Change.SAVE if in_tree else Change.CREATE)
+        if not (is_dropping(name) or is_passing(name)):
+            # The name alone, of nothing: who closes a file does not always ask whether that went well.
+            await trio.to_thread.run_sync(publisher.vet, name, Path(os.devnull), 0)
         return self.writer.create(parent, name, executable=executable)
 
     async def mkdir(self, parent: Node, name: str) -> None:
         """Make a workflow, a tree artifact, or a directory in a tree."""
-        self._accepting(parent, name, Accepts.WORKFLOWS | Accepts.TREES)
-        await self.writer.turns.take(partial(self._mkdir, parent, name))
-
-    async def _mkdir(self, parent: Node, name: str) -> None:
+        self.accepting(parent, name, Accepts.WORKFLOWS | Accepts.TREES)
         publisher = self.writer.publisher(parent.source)
         match parent.directory:
-            case Listed(accepts=accepts, ref=ref, prefix=prefix):
+            case Listed(accepts=accepts, ref=ref, prefix=prefix) as place:
+                await self.free(place, parent.source, name)
                 if accepts & Accepts.WORKFLOWS:
                     await publisher.make_workflow(name)
+                    self.directories.listings.forget(ref)
                 else:
-                    await publisher.create_tree(ref, (*prefix, name))
-                self._forget(parent)
-            case VersionDir() as place:
-                await self._change_tree(parent, place.artifact, {}, made=[join(place.path, name)])
-            case _:  # pragma: no cover - _accepting has refused everything else
-                raise errors.ReadOnly
+                    await publisher.permits(Change.MAKE_TREE)
+                    made = await publisher.create_tree(ref, (*prefix, name))
+                    self.directories.apply_saved(parent.source, place, name, made, time.time_ns())
+            case _:
+                await publisher.permits(Change.SAVE)
+                async with self.writer.order:
+                    tree = self.writer.tree(parent)
+                    node = intents.made_node(tree, self._path(parent), name, Kind.DIRECTORY, time.time_ns())
+                    tree.opaque.add(node.tree_path)
+                    await self.put(parent, tree, name, node)
 
-    async def _change_tree(
-        self, node: Node, artifact: Artifact, changes: dict[str, None], made: list[str] | None = None
-    ) -> None:
-        newest = self.directories.history.newest(node.source, artifact)
-        changed = await self.writer.publisher(node.source).change_tree(newest, changes, made or [])
-        self.directories.apply_artifact(node.source, changed)
+    async def symlink(self, parent: Node, name: str, target: str) -> None:
+        """Make a symlink in a tree; one that leads out of it is not made.
 
-    def _forget(self, node: Node) -> None:
-        if isinstance(node.directory, Listed):
-            self.directories.listings.forget(node.directory.ref)
+        Raises:
+            NotPermitted: it leads out, or this is no tree.
+        """
+        self.accepting(parent, name, Accepts.FILES)
+        await self.writer.publisher(parent.source).permits(Change.SAVE)
+        leads_out = posixpath.normpath(posixpath.join(self._path(parent), target)).startswith("..")
+        if not isinstance(parent.directory, VersionDir) or not target or target.startswith("/") or leads_out:
+            message = "a symlink can only be made in a tree, and leads to what is in it"
+            raise errors.NotPermitted(message)
+        async with self.writer.order:
+            tree = self.writer.tree(parent)
+            node = intents.made_node(tree, self._path(parent), name, Kind.SYMLINK, time.time_ns())
+            node.target, node.size = target, Exact(len(target.encode("utf-8", "surrogateescape")))
+            await self.put(parent, tree, name, node)
+
+    async def free(self, place: Listed, source: str, name: str) -> None:
+        """Have an artifact removed now whose name was taken away here: another one wants it.
+
+        Raises:
+            ArtifactFSError: its service did not remove it.
+        """
+        removal = self.overlay.removals.get((key_of(place, source), name))
+        if removal is not None and removal.given_to is None:
+            await self.writer.writeback.now(removal)
+
+    @staticmethod
+    def _path(parent: Node) -> str:
+        return parent.directory.path if isinstance(parent.directory, VersionDir) else ""
+
+    async def put(self, parent: Node, tree: WorkTree, name: str, entry: Node | Gone) -> None:
+        """Let a name in a tree stand for something, durably."""
+        path = self._path(parent)
+        tree.names.setdefault(path, {})[name] = entry
+        tree.records.setdefault((path, name), tree.home.next_number())
+        records = [intents.of_tree(tree), intents.of_name(tree, path, name, entry)]
+        await trio.to_thread.run_sync(tree.home.journal.put, *records)
+        self.changed(tree)
+
+    def changed(self, tree: WorkTree) -> None:
+        """Have a version made of a tree."""
+        self.writer.writeback.schedule_tree(tree)
 
     # -- removing --------------------------------------------------------------------------------------------
 
     async def unlink(self, parent: Node, name: str, node: Node) -> None:
         """Remove a file from the present; who has it open keeps it."""
-        self.writer.publisher(parent.source)
-        await self.writer.turns.take(partial(self._unlink, parent, name, node))
-
-    async def _unlink(self, parent: Node, name: str, node: Node) -> None:
-        edit = self.writer.overlay.edits.get(node.ino)
-        if edit is not None and edit.is_local:
-            if edit.base is not None and isinstance(parent.directory, Listed):
-                self.writer.overlay.reserve(parent, name, edit.base)
-        else:
-            await self._take_out(parent, name, node)
-        if edit is not None:
-            self.writer.overlay.orphan(edit)
-
-    async def _take_out(self, parent: Node, name: str, node: Node) -> None:
-        """Remove what is listed under a name."""
-        artifact = changeable(node)
-        if node.tree_path:
-            await self._change_tree(parent, artifact, {node.tree_path: None})
+        edit = self.overlay.edits.get(node.ino)
+        if edit is None or not edit.is_local:
+            self._may_remove(parent, node)
+        await self.idle(edit)
+        if isinstance(parent.directory, VersionDir):
+            await self.writer.publisher(parent.source).permits(Change.SAVE)
+            async with self.writer.order:
+                await self._unlink_in_tree(parent, name, self.overlay.edits.get(node.ino))
             return
-        await self.writer.publisher(node.source).remove(artifact)
-        self.writer.overlay.reserve(parent, name, artifact)
-        self._forget(parent)
+        edit = self.overlay.edits.get(node.ino)
+        if edit is None or not edit.is_local:
+            await self.writer.publisher(parent.source).permits(Change.REMOVE)
+        async with self.writer.order:
+            await self._unlink_listed(parent, name, node, edit)
+
+    @staticmethod
+    def _may_remove(parent: Node, node: Node) -> None:
+        changeable(node)
+        if not isinstance(parent.directory, Listed | VersionDir):
+            message = "this cannot be removed"
+            raise errors.ReadOnly(message)
+
+    async def idle(self, job: Job | None) -> None:
+        """Wait until a change is not being published: what becomes of it decides what a name stands for."""
+        while job is not None and job.under_way is not None:
+            await job.under_way.wait()
+
+    async def _unlink_in_tree(self, parent: Node, name: str, edit: Edit | None) -> None:
+        tree = self.writer.tree(parent)
+        if edit is not None:
+            await self.writer.orphan(edit)
+        await self.vacate(parent, tree, name)
+        self.changed(tree)
+
+    async def vacate(self, parent: Node, tree: WorkTree, name: str) -> None:
+        """Let a name in a tree stand for nothing, durably."""
+        path = self._path(parent)
+        dropped = tree.records.pop((path, name), None)
+        level = tree.names.setdefault(path, {})
+        level.pop(name, None)
+        records = []
+        base = None if path in tree.opaque else await self._in_base(parent, name)
+        if base is not None:
+            level[name] = Gone(base.tree_path)
+            tree.records[path, name] = tree.home.next_number()
+            records = [intents.of_tree(tree), intents.of_name(tree, path, name, level[name])]
+        if not level:
+            del tree.names[path]
+        gone = [dropped] if dropped is not None else []
+        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=gone))
+
+    async def _in_base(self, parent: Node, name: str) -> Node | None:
+        try:
+            return await self.directories.lookup(parent, name)
+        except errors.NotFound:
+            return None
+
+    async def _unlink_listed(self, parent: Node, name: str, node: Node, edit: Edit | None) -> None:
+        removal: Removal | None = None
+        if edit is not None and edit.replaces is not None:
+            removal, edit.replaces = edit.replaces, None
+            removal.given_to = None
+        elif edit is None or not edit.is_local:
+            removal = self.removal_of(parent, name, changeable(node))
+        if edit is not None:
+            await self.writer.orphan(edit)
+        if removal is not None:
+            await self.remove_later(removal)
+
+    def removal_of(self, parent: Node, name: str, artifact: Artifact) -> Removal:
+        """Return the removal of an artifact from its place."""
+        if not isinstance(parent.directory, Listed):
+            message = "this cannot be removed"
+            raise errors.ReadOnly(message)
+        home = self.writer.homes[parent.source]
+        removal = Removal(
+            source=parent.source, home=home, number=home.next_number(), state=State.SEALED, artifact=artifact,
+            directory=parent.directory, name=name, shown=f"{self.writer.context.path_of(parent)}/{name}",
+        )  # fmt: skip
+        removal.acknowledged()
+        return removal
+
+    async def remove_later(self, removal: Removal) -> None:
+        """Take an artifact's name away here, durably; its service hears of it when the name is not taken again."""
+        await trio.to_thread.run_sync(removal.home.journal.put, intents.of_removal(removal))
+        self.overlay.removals[key_of(removal.directory, removal.source), removal.name] = removal
+        self.overlay.put(removal.directory, removal.source, removal.name, Gone())
+        self.writer.writeback.schedule_removal(removal)
 
     async def rmdir(self, parent: Node, name: str, node: Node) -> None:
         """Remove an empty directory: of a tree, a tree artifact, or a workflow."""
-        self.writer.publisher(parent.source)
-        await self.writer.turns.take(partial(self._rmdir, parent, name, node))
-
-    async def _rmdir(self, parent: Node, name: str, node: Node) -> None:
         publisher = self.writer.publisher(parent.source)
-        if self.writer.overlay.names(node):
-            raise errors.DirectoryNotEmpty(subject=name)
         match node.directory:
             case VersionDir(present=True, artifact=artifact, path=path) if node.writable:
-                if (await self.directories.children(node)).children:
+                if await self.shown_in(node):
                     raise errors.DirectoryNotEmpty(subject=name)
                 if path:
-                    await self._change_tree(node, artifact, {path: None})
-                else:
-                    await publisher.remove(artifact)
+                    await publisher.permits(Change.SAVE)
+                    async with self.writer.order:
+                        await self._rmdir_in_tree(parent, name, path)
+                    return
+                await publisher.permits(Change.REMOVE)
+                await self.idle(self.overlay.tree_of(node.directory, node.source))
+                await publisher.remove(artifact)
+                await self._forget_tree(node)
             case Listed(ref=ref, role=Role.WORKFLOW):
+                if await self.shown_in(node):
+                    raise errors.DirectoryNotEmpty(subject=name)
+                for removal in list(self.overlay.removals.values()):
+                    if removal.directory.ref == ref and removal.given_to is None:
+                        await self.writer.writeback.now(removal)
                 await publisher.remove_workflow(ref)  # says itself whether it is empty
             case Listed():
                 message = "only workflows and trees can be removed"
@@ -165,22 +303,29 @@ class Namespace:
             case _:
                 message = "this cannot be removed"
                 raise errors.ReadOnly(message)
-        self._forget(parent)
+        if isinstance(parent.directory, Listed):
+            self.directories.listings.forget(parent.directory.ref)
 
-    # -- renaming files --------------------------------------------------------------------------------------
+    async def _rmdir_in_tree(self, parent: Node, name: str, path: str) -> None:
+        tree = self.writer.tree(parent)
+        tree.opaque.discard(path)
+        below = tree.names.pop(path, {})
+        dropped = [number for child in below if (number := tree.records.pop((path, child), None)) is not None]
+        await self.vacate(parent, tree, name)
+        await trio.to_thread.run_sync(lambda: tree.home.journal.put(intents.of_tree(tree), drop=dropped))
+        self.changed(tree)
 
-    async def rename(self, move: Move) -> None:
-        """Give a file or directory another name or place, instead of what is there."""
-        node, target = move.node, move.target
-        self.writer.publisher(move.old_parent.source)
-        if target is node:
-            return
-        if move.old_parent.source != move.new_parent.source:
-            raise errors.CrossesArtifacts
-        if isinstance(node.directory, Listed):
-            message = "only a tree, what is in it, and files can be renamed"
-            raise errors.NotPermitted(message)
-        self._accepting(move.new_parent, move.new_name, Accepts.FILES | Accepts.TREES)
-        if target is not None and (target.kind is Kind.DIRECTORY) != (node.kind is Kind.DIRECTORY):
-            raise errors.IsADirectory if target.kind is Kind.DIRECTORY else errors.NotADirectory
-        await self.writer.turns.take(partial(self.renamer.rename, move))
+    async def _forget_tree(self, node: Node) -> None:
+        tree = self.overlay.tree_of(node.directory, node.source)
+        if tree is not None:
+            del self.overlay.trees[tree.source, tree.base.key]
+            numbers = [tree.number, *tree.records.values()]
+            await trio.to_thread.run_sync(lambda: tree.home.journal.put(drop=numbers))
+
+    async def shown_in(self, node: Node) -> list[str]:
+        """Return the names that a directory shows, without the way to the ids."""
+        own = self.overlay.names(node)
+        shown = [name for name, entry in own.items() if isinstance(entry, Node)]
+        if not self.overlay.hides_base(node):
+            shown += [name for name in (await self.directories.children(node)).children if name not in own]
+        return [name for name in shown if not (isinstance(node.directory, Listed) and name in RESERVED)]

@@ -1,27 +1,28 @@
-"""What this mount shows otherwise than the listings do: edits that are not saved yet, and inodes that outlive a save.
+"""What this mount shows otherwise than the services do: what was changed here and is not there yet.
 
-Rules of this file: no I/O but closing drafts, nothing awaited. An edit belongs to an inode, a local name to a
-directory; directories are named by what they show, so that the kernel may forget their inodes.
+Rules of this file: no I/O, nothing awaited. An edit belongs to an inode; names belong to directories, which are named
+by what they show, so that the kernel may forget their inodes. A name stands for a node, or for ``Gone``: what the
+listing has there was removed here. What ``Overlay.names`` says of a name wins over every listing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import trio
 from cachetools import LRUCache
 
-from artifactfs.journal.droppings import is_dropping
-from artifactfs.journal.staging import Staged, Staging
+from artifactfs.journal.drafts import Staged
+from artifactfs.journal.droppings import is_dropping, is_local_directory
+from artifactfs.journal.records import Record
+from artifactfs.journal.staging import Staging
+from artifactfs.journal.states import State
 from artifactfs.model.entry import Artifact
 from artifactfs.tree.layout import directory_identity
 from artifactfs.tree.nodes import DirectoryKind, Listed, Node, VersionDir
-
-# How long a name that was removed or renamed away stays the same artifact if it is made again: editors do both within
-# one save (vim without backup copies, tar, mv over an existing file).
-RESERVED_S = 60.0
 
 # Inodes remembered after their save, a few hundred bytes each; one that falls out gets the service's time and another
 # number at the next look-up.
@@ -43,9 +44,77 @@ def key_of(directory: DirectoryKind | None, source: str) -> Key:
             return ()
 
 
-@dataclass(slots=True, eq=False)
-class Edit:
-    """What was done to one inode and is not saved yet.
+def join(path: str, name: str) -> str:
+    """Return the path of a name in a directory of a tree."""
+    return f"{path}/{name}" if path else name
+
+
+def is_below(path: str, above: str) -> bool:
+    """Tell whether a path of a tree is ``above`` or below it."""
+    return path == above or path.startswith(f"{above}/") or not above
+
+
+def stays_here(path: str) -> bool:
+    """Tell whether a path of a tree is of no interest to anybody else: litter, and what version control keeps."""
+    *above, name = path.split("/")
+    return is_dropping(name) or is_local_directory(name) or any(map(is_local_directory, above))
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a listing has under a name was removed here; ``path`` is where it was in its tree, raw."""
+
+    path: str = ""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Job:
+    """A change on its way to its service.
+
+    Attributes:
+        source: the name of its source.
+        home: where its record and its bytes are.
+        number: of its record.
+        state: see ``journal.states``.
+        tries: how often the service was asked for it.
+        error: why the last try failed, in a sentence.
+        failure: the same as an error, for who flushes next; told once.
+        facts: what the publisher noted.
+        since_ns: when it was acknowledged first; 0 before.
+        due_at: when to publish it, on trio's clock.
+        under_way: set while it is being published; the event ends that.
+        failed_at: when the last try ended in vain, in seconds since the epoch.
+        shown: its path below the mount point, when it was last known.
+    """
+
+    source: str
+    home: Staging
+    number: int
+    state: State = State.OPEN
+    tries: int = 0
+    error: str = ""
+    failure: Exception | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    since_ns: int = 0
+    due_at: float = math.inf
+    under_way: trio.Event | None = None
+    failed_at: float = 0.0
+    shown: str = ""
+    lock: trio.Lock = field(default_factory=trio.Lock)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether it is being published."""
+        return self.under_way is not None
+
+    def acknowledged(self) -> None:
+        """Note that somebody was told that this is kept."""
+        self.since_ns = self.since_ns or time.time_ns()
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Edit(Job):
+    """What was written to one inode and is not saved yet.
 
     Attributes:
         node: the inode, under the name that the edit will be saved as.
@@ -53,121 +122,195 @@ class Edit:
         directory: where the name stands.
         base: what the save will be the next version of: a file's artifact, or the tree that the file is in; None for a
             new artifact.
+        base_sha256: of the content that the writer had seen, if anybody looked.
         is_local: nothing of that name stands in the listing.
         is_orphan: the name was taken away; who has the file open still reads and writes it.
-        saving: set while a save is under way or queued; the event ends it.
-        due_at: when to save it although nobody closes it any more, on trio's clock.
-        failures: of saving it, since the last success.
-        failure: why it could not be saved, in a sentence.
+        in_flight: the bytes that are being published; others than ``staged`` if somebody writes again meanwhile.
+        backup: bytes that were acknowledged, while somebody writes again and has not made that durable yet.
+        replaces: the removal that this makes unnecessary: of the artifact that had the name a moment ago.
+        flight_record: of ``in_flight``, if that is not ``staged``.
+        is_ready: it is to be published although somebody has it open for writing.
     """
 
     node: Node
     staged: Staged
     directory: Spot
     base: Artifact | None = None
+    base_sha256: str | None = None
     is_local: bool = False
     is_orphan: bool = False
-    saving: trio.Event | None = None
-    due_at: float = math.inf
-    failures: int = 0
-    failure: str = ""
+    in_flight: Staged | None = None
+    backup: Staged | None = None
+    replaces: Removal | None = None
+    flight_record: Record | None = None
+    is_ready: bool = False
+
+    @property
+    def in_tree(self) -> bool:
+        """Tell whether it is saved with its tree."""
+        return isinstance(self.directory, VersionDir)
+
+    @property
+    def path(self) -> str:
+        """Return its path in its tree, or its name."""
+        return join(self.directory.path, self.node.name) if isinstance(self.directory, VersionDir) else self.node.name
 
     @property
     def stays_here(self) -> bool:
         """Tell whether it is of no interest to anybody else."""
-        return self.is_local and is_dropping(self.node.name)
+        return self.is_local and stays_here(self.path)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Removal(Job):
+    """An artifact whose name was taken away here, until its service has heard of it.
+
+    Attributes:
+        artifact: what is to be removed.
+        directory, name: where it stood.
+        given_to: the edit that goes on with it, instead of its removal.
+    """
+
+    artifact: Artifact
+    directory: Listed
+    name: str
+    given_to: Edit | None = None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class WorkTree(Job):
+    """What was changed in a tree since its base, until that is its next version.
+
+    Attributes:
+        base: the tree's artifact, at the version that the changes were made on.
+        names: by raw path of a directory and by name: what stands there, or that nothing does.
+        opaque: directories that were made or moved here: nothing of the base shows through.
+        records: numbers of the records of names, where those are not edits.
+        message: what its maker says of the next version.
+        waits: of what was changed the service would not tell two versions apart; it goes with the next real change.
+    """
+
+    base: Artifact
+    names: dict[str, dict[str, Node | Gone]] = field(default_factory=dict)
+    opaque: set[str] = field(default_factory=set)
+    records: dict[tuple[str, str], int] = field(default_factory=dict)
+    message: str | None = None
+    waits: bool = False
+
+    def entries(self) -> Iterator[tuple[str, str, Node | Gone]]:
+        """Return directory, name and what stands there."""
+        for path, names in self.names.items():
+            for name, entry in names.items():
+                yield path, name, entry
 
 
 @dataclass(slots=True)
 class Overlay:
-    """The edits of one mount.
+    """The changes of one mount.
 
     Attributes:
         edits: by inode number.
+        trees: by source and key of the artifact.
+        removals: by directory and name.
         saved: the inode that stands for a listed identity because it was saved through this mount, by that identity;
             its ``identity`` is always the one it stands for, so one inode never stands for two contents. Kept when the
             kernel forgets the inode, too: its number and its time are what an editor compares later.
         spoiled: inodes of whose content the kernel may have pages that are not true any more.
+        notices: what the next flush of a name has to say, by directory and name; once.
     """
 
-    staging: Staging
     edits: dict[int, Edit] = field(default_factory=dict)
+    trees: dict[tuple[str, str], WorkTree] = field(default_factory=dict)
+    removals: dict[tuple[Key, str], Removal] = field(default_factory=dict)
     saved: LRUCache[Key, Node] = field(default_factory=lambda: LRUCache(SAVED))
     spoiled: set[int] = field(default_factory=set)
-    _names: dict[Key, dict[str, Node]] = field(default_factory=dict)
-    _reserved: dict[tuple[Key, str], tuple[Artifact, float]] = field(default_factory=dict)
+    notices: dict[tuple[Key, str], Exception] = field(default_factory=dict)
+    _names: dict[Key, dict[str, Node | Gone]] = field(default_factory=dict)
 
     # -- names -----------------------------------------------------------------------------------------------
 
-    def names(self, parent: Node) -> Mapping[str, Node]:
-        """Return the names in a directory that stand for edits, by name."""
-        return self._names.get(key_of(parent.directory, parent.source), {})
+    def names(self, parent: Node) -> Mapping[str, Node | Gone]:
+        """Return the names in a directory that stand for something else than its listing says, by name."""
+        return self._level(parent.directory, parent.source) or {}
+
+    def hides_base(self, parent: Node) -> bool:
+        """Tell whether nothing of a directory's listing is shown: it was made or moved here."""
+        place = parent.directory
+        tree = self.tree_of(place, parent.source)
+        return tree is not None and isinstance(place, VersionDir) and place.path in tree.opaque
+
+    def tree_of(self, directory: DirectoryKind | None, source: str) -> WorkTree | None:
+        """Return what was changed in the tree that a directory is in, None if nothing was."""
+        if isinstance(directory, VersionDir) and directory.present:
+            return self.trees.get((source, directory.artifact.key))
+        return None
+
+    def _level(self, directory: DirectoryKind | None, source: str) -> dict[str, Node | Gone] | None:
+        if isinstance(directory, VersionDir):
+            tree = self.tree_of(directory, source)
+            return None if tree is None else tree.names.get(directory.path)
+        return self._names.get(key_of(directory, source))
+
+    def put(self, directory: Spot, source: str, name: str, entry: Node | Gone) -> None:
+        """Let a name stand for something, whatever the listing says."""
+        if isinstance(directory, VersionDir):
+            self.trees[source, directory.artifact.key].names.setdefault(directory.path, {})[name] = entry
+        else:
+            self._names.setdefault(key_of(directory, source), {})[name] = entry
+
+    def drop(self, directory: Spot, source: str, name: str, entry: Node | Gone | None = None) -> None:
+        """Leave a name to the listing; only if it stands for ``entry``, where that is given."""
+        level = self._level(directory, source)
+        if level is None or (entry is not None and level.get(name) is not entry):
+            return
+        level.pop(name, None)
+        if not level:
+            if isinstance(directory, VersionDir):
+                self.trees[source, directory.artifact.key].names.pop(directory.path, None)
+            else:
+                self._names.pop(key_of(directory, source), None)
 
     def show(self, edit: Edit) -> None:
-        """Let an edit's name stand for it, whatever the listing says."""
-        self._names.setdefault(key_of(edit.directory, edit.node.source), {})[edit.node.name] = edit.node
+        """Let an edit's name stand for it."""
+        self.put(edit.directory, edit.source, edit.node.name, edit.node)
 
     def hide(self, edit: Edit) -> None:
         """Leave an edit's name to the listing."""
-        key = key_of(edit.directory, edit.node.source)
-        names = self._names.get(key, {})
-        if names.get(edit.node.name) is edit.node:
-            del names[edit.node.name]
-        if not names:
-            self._names.pop(key, None)
+        self.drop(edit.directory, edit.source, edit.node.name, edit.node)
 
-    def move(self, edit: Edit, directory: Spot) -> None:
-        """Let an edit stand in another directory, shown there if it was shown."""
-        shown = self._names.get(key_of(edit.directory, edit.node.source), {}).get(edit.node.name) is edit.node
-        self.hide(edit)
-        edit.directory = directory
-        if shown:
-            self.show(edit)
-
-    def in_tree(self, source: str, artifact_key: str) -> list[tuple[Edit, VersionDir]]:
-        """Return the edits of files in a tree, each with its directory."""
-        return [
-            (edit, edit.directory)
-            for edit in self.edits.values()
-            if isinstance(edit.directory, VersionDir)
-            and (edit.node.source, edit.directory.artifact.key) == (source, artifact_key)
-        ]
-
-    # -- edits -----------------------------------------------------------------------------------------------
+    # -- changes ---------------------------------------------------------------------------------------------
 
     def begin(self, edit: Edit) -> None:
         """Take an edit in."""
         self.edits[edit.node.ino] = edit
-        edit.node.draft = edit.staged.number
+        edit.node.draft = edit.number
 
-    def end(self, edit: Edit) -> None:
-        """Drop an edit and its bytes: saved, never changed, or not meant to be kept."""
+    def let_go(self, edit: Edit) -> None:
+        """Drop an edit, not its bytes."""
         self.hide(edit)
         if self.edits.get(edit.node.ino) is edit:
             del self.edits[edit.node.ino]
             edit.node.draft = None
-        self.staging.discard(edit.staged)
 
-    def orphan(self, edit: Edit) -> None:
-        """Take the name of an edit away; its bytes go when nobody has it open."""
-        self.hide(edit)
-        edit.is_orphan = True
-        self.staging.unlink(edit.staged)
-        self.collect(edit.node)
+    def removal_at(self, directory: Spot, source: str, name: str) -> Removal | None:
+        """Return the removal of the artifact that had a name a moment ago, if it can still be taken back."""
+        removal = self.removals.get((key_of(directory, source), name))
+        return None if removal is None or removal.is_under_way or removal.given_to else removal
 
-    def collect(self, node: Node) -> None:
-        """Drop an orphan that nobody has open any more."""
-        edit = self.edits.get(node.ino)
-        if edit is not None and edit.is_orphan and node.handles == 0 and edit.staged.writers == 0:
-            self.end(edit)
-
-    def pending(self) -> list[tuple[Node, str]]:
-        """Return what has not reached its source yet, with the reason for it."""
+    def edits_of(self, tree: WorkTree) -> list[Edit]:
+        """Return the edits of files in a tree."""
         return [
-            (edit.node, edit.failure or ("is open" if edit.staged.writers else "waits a moment"))
+            edit
             for edit in self.edits.values()
-            if edit.staged.touched and not edit.is_orphan and not edit.stays_here
+            if isinstance(edit.directory, VersionDir)
+            and (edit.source, edit.directory.artifact.key) == (tree.source, tree.base.key)
         ]
+
+    def jobs(self) -> list[Job]:
+        """Return everything that is published by itself, oldest first."""
+        alone = [edit for edit in self.edits.values() if not edit.in_tree and not edit.is_orphan and edit.since_ns]
+        removals = [removal for removal in self.removals.values() if removal.given_to is None]
+        return sorted((*alone, *removals, *self.trees.values()), key=lambda job: (job.since_ns, job.number))
 
     # -- inodes ----------------------------------------------------------------------------------------------
 
@@ -175,8 +318,9 @@ class Overlay:
         """Let an inode stand for what is listed now; its number and its time stay what a program has seen."""
         self.leave(node)
         node.identity, node.directory = listed.identity, listed.directory
-        node.content, node.size, node.executable = listed.content, listed.size, listed.executable
+        node.content, node.executable = listed.content, listed.executable
         node.artifact, node.version, node.tree_path = listed.artifact, listed.version, listed.tree_path
+        node.writable = listed.writable
         self.saved[listed.identity] = node
 
     def keeps_pages(self, ino: int) -> bool:
@@ -189,22 +333,3 @@ class Overlay:
         """Let an inode stand for nothing that is listed."""
         if self.saved.get(node.identity) is node:
             del self.saved[node.identity]
-
-    # -- artifacts whose name was taken away -----------------------------------------------------------------
-
-    def reserve(self, parent: Node, name: str, artifact: Artifact) -> None:
-        """Remember which artifact a name was."""
-        now = trio.current_time()
-        for old in [at for at, (_, when) in self._reserved.items() if now - when > RESERVED_S]:
-            del self._reserved[old]
-        self._reserved[(key_of(parent.directory, parent.source), name)] = (artifact, now)
-
-    def take_reserved(self, parent: Node, name: str) -> Artifact | None:
-        """Return the artifact that a name was a moment ago."""
-        artifact, when = self._reserved.pop((key_of(parent.directory, parent.source), name), (None, 0.0))
-        return artifact if trio.current_time() - when < RESERVED_S else None
-
-
-def is_below(path: str, above: str) -> bool:
-    """Tell whether a path of a tree is ``above`` or below it."""
-    return path == above or path.startswith(f"{above}/") or not above

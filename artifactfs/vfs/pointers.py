@@ -34,6 +34,13 @@ class Pointers:
         """Drop what is known of an inode that the kernel has dropped."""
         self._shown.pop(ino, None)
 
+    def saved(self, node: Node) -> None:
+        """Take note that an inode shows what this mount has just written to its pointer."""
+        fact = self.content.pointer_fact(node.content) if isinstance(node.content, Pointer) else None
+        if fact is not None:
+            self._shown[node.ino] = fact
+            node.size = Hint(fact.size)
+
     def believed_s(self, node: Node) -> float:
         """Return how much longer the size that was settled may be believed, in seconds; 0 if none was."""
         fact = self._shown.get(node.ino)

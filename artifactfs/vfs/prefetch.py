@@ -141,7 +141,7 @@ class Prefetch:
 
     def entered(self, node: Node, entries: list[Node]) -> None:
         """Note that a directory is being read, and what it lists."""
-        if not isinstance(node.directory, Listed) or self._source(node).provider.publisher is not None:
+        if not isinstance(node.directory, Listed) or self._source(node).provider.is_here:
             return
         now = trio.current_time()
         if self._is_resting(node.source, now):

@@ -1,151 +1,251 @@
-"""One edit becomes one version: the call to the publisher, and what to do when somebody else was first.
+"""One edit becomes one save at its service, one removal one delete.
 
 Rules of this file: nothing is overwritten that the writer has not seen. A save that comes too late, or whose name was
-taken meanwhile, is kept beside the other one under a name that says so.
+taken meanwhile, is kept beside the other one under a name that says so. That a try begins is durable before it begins;
+bytes are deleted only after what came of them is known.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
 
 import trio
 
 from artifactfs import errors
-from artifactfs.model.entry import Artifact
-from artifactfs.providers.base import Draft, Publisher
-from artifactfs.tree import names
+from artifactfs.journal.drafts import Staged
+from artifactfs.journal.states import Event, State, after
+from artifactfs.model.content import Exact
+from artifactfs.model.entry import Artifact, SingleFile
+from artifactfs.providers.base import Draft
 from artifactfs.tree.layout import present_node
-from artifactfs.tree.nodes import Listed, Node, VersionDir
-from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.overlay import Edit, Overlay
-from artifactfs.vfs.sources import Source
+from artifactfs.tree.merging import marked
+from artifactfs.tree.nodes import Listed, Node
+from artifactfs.vfs import intents
+from artifactfs.vfs.context import Context, Try
+from artifactfs.vfs.overlay import Edit, Removal, key_of
 
-# Somebody else was first: changed it, made one of the name, or removed it for good.
+log = logging.getLogger(__name__)
+
+# Somebody else was first: changed it, or made one of the name.
 OVERTAKEN = (errors.Conflict, errors.AlreadyExists)
 # Saves of one file that are overtaken in the same second; more would be a loop of ours.
 MAX_COPIES = 20
 
 
-def join(path: str, name: str) -> str:
-    """Return the path of a name in a directory of a tree."""
-    return f"{path}/{name}" if path else name
+def conflict_mark() -> str:
+    """Return what a name says of a save that came too late."""
+    return time.strftime("conflict %Y-%m-%d %H.%M.%S")
 
 
-def beside(name: str, mark: str) -> str:
-    """Return ``name (mark)`` with the mark before the extension, in at most 255 bytes."""
-    stem, extension = names.split_extension(name)
-    tail = f" ({mark}){extension}"
-    return stem.encode()[: names.NAME_MAX - len(tail.encode())].decode("utf-8", "ignore") + tail
-
-
-def intent_of(edit: Edit, source: Source) -> dict[str, Any]:
-    """Return where an edit belongs, in words that survive a restart."""
-    current = edit.base.current if edit.base else None
-    common = {
-        "source": source.name,
-        "fingerprint": source.fingerprint,
-        "name": edit.node.name,
-        "artifact": edit.base.id if edit.base else None,
-        "base": current.id if current else None,
-        "local": edit.is_local,
-    }
-    match edit.directory:
-        case Listed(ref=ref, prefix=prefix):
-            return {**common, "kind": ref.kind, "args": list(ref.args), "prefix": list(prefix)}
-        case VersionDir(artifact=artifact, path=path):
-            return {**common, "tree": artifact.id, "path": path}
-        case _:
-            assert_never(edit.directory)
+def begun(state: State) -> State:
+    """Return the state of a change whose try begins, also after it was refused."""
+    return after(after(state, Event.RETRY) if state is State.FAILED else state, Event.START)
 
 
 @dataclass(slots=True)
-class Saver:
-    """Turns edits into versions.
+class Files:
+    """Publishes files that are artifacts of their own, and removals of artifacts."""
 
-    ``report`` is told of source, path and message of what a person may ask about, ``saved`` of the source of each save;
-    ``path_of`` says the path of a node.
-    """
+    context: Context
 
-    sources: Mapping[str, Source]
-    directories: Directories
-    overlay: Overlay
-    report: Callable[[str, str, str], None] = lambda _source, _path, _message: None
-    saved: Callable[[str], None] = lambda _source: None
-    path_of: Callable[[Node], str] = lambda node: node.name
+    # -- saving ----------------------------------------------------------------------------------------------
 
-    def publisher(self, source: str) -> Publisher:
-        """Return what can change a source.
+    async def publish(self, edit: Edit) -> None:
+        """Save an edit.
 
         Raises:
-            ReadOnly: nothing can.
+            ArtifactFSError, OSError: it was not saved, and is kept.
         """
-        publisher = self.sources[source].provider.publisher if source in self.sources else None
-        if publisher is None:
-            message = f"{source or 'this place'} takes no writes"
-            raise errors.ReadOnly(message)
-        return publisher
-
-    async def save(self, edit: Edit) -> Node | None:
-        """Save an edit; return what the source lists for it now, None if somebody removed it in the same moment."""
-        draft = await trio.to_thread.run_sync(edit.staged.draft)
+        attempt = await self._start(edit)
+        flight = edit.in_flight or edit.staged
+        draft = await trio.to_thread.run_sync(flight.draft, edit.base_sha256)
         try:
-            listed = await self.put(edit, draft)
-            self.saved(edit.node.source)
-            return listed
+            saved = await self._put(edit, draft, attempt)
         except OVERTAKEN as error:
-            wanted = self.path_of(edit.node)
-            listed = await self.save_beside(edit, draft, time.strftime("conflict %Y-%m-%d %H.%M.%S"))
-            self.report(edit.node.source, wanted, f"{error}; this save is kept as {edit.node.name!r}")
-            return listed
+            await self._keep_beside(edit, error)
+        except errors.NotFound:
+            if edit.base is None:
+                self._landed(edit, attempt)
+                raise
+            await self._make_again(edit)
+        except Exception:
+            self._landed(edit, attempt)
+            raise
+        else:
+            await self._received(edit, flight, draft, saved)
+            self.context.saved(edit.source)
 
-    async def save_beside(self, edit: Edit, draft: Draft, mark: str) -> Node | None:
-        """Save an edit as a new file beside the one it was meant to be."""
-        wanted = edit.node.name
+    async def _start(self, edit: Edit) -> Try:
+        async with edit.lock:
+            is_first = edit.tries == 0
+            edit.tries += 1
+            if edit.in_flight is None:
+                edit.in_flight = edit.staged
+                edit.state = begun(edit.state)
+                edit.flight_record = intents.of_edit(edit)
+            record = edit.flight_record or intents.of_edit(edit)
+            record.tries, record.state = edit.tries, State.PUBLISHING
+            await trio.to_thread.run_sync(edit.home.journal.put, record)
+        return Try(edit.home, record, is_first)
+
+    @staticmethod
+    def _landed(edit: Edit, attempt: Try) -> None:
+        """Let an edit whose try failed be written to again."""
+        edit.tries, edit.facts = attempt.record.tries, attempt.record.facts
+        if edit.in_flight is edit.staged:
+            edit.in_flight = None
+
+    async def _make_again(self, edit: Edit) -> None:
+        """Let an edit of a file that somebody else removed be a new file of its name."""
+        async with edit.lock:
+            if edit.in_flight is edit.staged:
+                edit.in_flight = None
+            edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.SEALED
+            edit.tries, edit.facts, edit.flight_record = 0, {}, None
+            await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(edit))
+        edit.due_at = trio.current_time()
+
+    async def _put(self, edit: Edit, draft: Draft, attempt: Try) -> Artifact | None:
+        """Return what the source lists for it now; None if that is what it listed before."""
+        publisher, base = self.context.publisher(edit.source), edit.base
+        if not isinstance(edit.directory, Listed):
+            message = "a file in a tree is saved with its tree"
+            raise TypeError(message)
+        if base is None:
+            path = (*edit.directory.prefix, edit.node.name)
+            return await publisher.create_file(edit.directory.ref, path, draft, attempt)
+        is_same = draft.sha256 == draft.base_sha256 and draft.executable == _was_executable(base)
+        if is_same and edit.replaces is None and not edit.is_local and attempt.is_first:
+            return None
+        return await publisher.save_file(base, draft, attempt)
+
+    async def _received(self, edit: Edit, flight: Staged, draft: Draft, saved: Artifact | None) -> None:
+        node = edit.node
+        if saved is not None:
+            await self._adopt(saved, draft)
+        async with self.context.order, edit.lock:
+            artifact = saved or edit.base
+            if saved is not None and isinstance(edit.directory, Listed):
+                self._show_saved(edit, saved)
+            if edit.staged is flight:
+                # What the writer has seen stays: vim warns if a save changes the time of its file.
+                node.mtime_ns, node.executable = flight.mtime_ns or node.mtime_ns, flight.executable
+                node.size = Exact(draft.size)
+                self.context.overlay.let_go(edit)
+                if saved is not None:
+                    self.context.overlay.become(node, self._listed(edit, saved))
+                    self.context.pointer_saved(node)
+                await self._done(edit, flight)
+            else:
+                await self._go_on(edit, flight, draft, artifact)
+
+    async def _go_on(self, edit: Edit, flight: Staged, draft: Draft, artifact: Artifact | None) -> None:
+        """Let what was written meanwhile be the next version of what was just saved."""
+        edit.base, edit.base_sha256, edit.is_local = artifact, draft.sha256, False
+        edit.in_flight, edit.flight_record, edit.tries, edit.facts = None, None, 0, {}
+        edit.replaces = None
+        if artifact is not None and edit.node.artifact is not artifact:
+            edit.node.artifact = artifact
+        if edit.staged.sealed:
+            await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(edit))
+        await trio.to_thread.run_sync(edit.home.discard, flight)
+
+    async def _done(self, edit: Edit, flight: Staged) -> None:
+        removal = edit.replaces
+        if removal is not None:
+            await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
+            self._forget_removal(removal)
+        await trio.to_thread.run_sync(edit.home.discard, flight)
+
+    async def _adopt(self, saved: Artifact, draft: Draft) -> None:
+        """Keep the bytes as those of what was saved: nobody need ask for them."""
+        content = saved.current.content if saved.current else None
+        if not isinstance(content, SingleFile):
+            return
+        try:
+            await self.context.content.adopt(content.content, draft)
+        except OSError as error:
+            log.info("the bytes of a save are not cached: %s", error)
+
+    def _show_saved(self, edit: Edit, saved: Artifact) -> None:
+        directory = edit.directory
+        if isinstance(directory, Listed):
+            self.context.directories.apply_saved(edit.source, directory, edit.node.name, saved, edit.node.mtime_ns)
+
+    @staticmethod
+    def _listed(edit: Edit, saved: Artifact) -> Node:
+        return present_node(saved, edit.node.name, edit.node.mtime_ns, edit.source)
+
+    # -- conflicts -------------------------------------------------------------------------------------------
+
+    async def _keep_beside(self, edit: Edit, error: errors.ArtifactFSError) -> None:
+        """Let an edit that came too late be a new file beside the one it was meant to be."""
+        overlay, node, wanted = self.context.overlay, edit.node, edit.node.name
+        where = self.context.path_of(node)
+        async with self.context.order, edit.lock:
+            name = self._free_name(edit, wanted)
+            overlay.hide(edit)
+            overlay.leave(node)
+            node.name, node.identity = name, ("draft", edit.source, str(edit.staged.path))
+            node.artifact, node.version, node.tree_path = None, None, ""
+            edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.CONFLICT
+            edit.tries, edit.facts, edit.flight_record, edit.error = 0, {}, None, str(error)
+            if edit.in_flight is edit.staged:
+                edit.in_flight = None
+            overlay.show(edit)
+            # Told once to who saves under the name that was wanted, or goes on with the copy.
+            overlay.notices[key_of(edit.directory, edit.source), wanted] = errors.Conflict(f"{error}; see {name!r}")
+            edit.failure = errors.Conflict(str(error), subject=name)
+            await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(edit))
+            removal, edit.replaces = edit.replaces, None
+            if removal is not None:
+                self._forget_removal(removal)
+                await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
+        edit.due_at = trio.current_time()
+        if isinstance(edit.directory, Listed):
+            self.context.directories.listings.forget(edit.directory.ref)
+        self.context.directories.listings.changed(node.parent, wanted)
+        self.context.directories.listings.changed(node.parent, name)
+        self.context.report(edit.source, where, f"{error}; this save is kept as {name!r}")
+
+    def _free_name(self, edit: Edit, wanted: str) -> str:
+        taken = set(self.context.overlay.names(Node(0, (), edit.node.kind, "", edit.directory, source=edit.source)))
+        if isinstance(edit.directory, Listed):
+            taken |= self.context.directories.listings.names(edit.directory)
+        mark = conflict_mark()
         for attempt in range(1, MAX_COPIES + 1):
-            self._move_beside(edit, beside(wanted, mark if attempt == 1 else f"{mark} {attempt}"))
-            try:
-                return await self.put(edit, draft)
-            except OVERTAKEN:
-                continue
+            name = marked(wanted, mark if attempt == 1 else f"{mark} {attempt}")
+            if name not in taken:
+                return name
         message = f"there is no free name beside {wanted!r}"
         raise errors.AlreadyExists(message)
 
-    def _move_beside(self, edit: Edit, name: str) -> None:
-        node = edit.node
-        self.overlay.hide(edit)
-        self.overlay.leave(node)
-        self.directories.listings.changed(node.parent, node.name)
-        node.name, edit.is_local = name, True
-        if isinstance(edit.directory, VersionDir):
-            edit.base = self.directories.history.newest(node.source, edit.base or edit.directory.artifact)
-        else:
-            edit.base = None
+    # -- removing --------------------------------------------------------------------------------------------
 
-    async def put(self, edit: Edit, draft: Draft) -> Node | None:
-        node, publisher = edit.node, self.publisher(edit.node.source)
-        match edit.directory:
-            case Listed(ref=ref, prefix=prefix):
-                if edit.base is not None:
-                    saved = await publisher.save_file(edit.base, draft)
-                else:
-                    saved = await publisher.create_file(ref, (*prefix, node.name), draft)
-                self.directories.apply_artifact(node.source, saved)
-                return present_node(saved, node.name, node.mtime_ns, node.source)
-            case VersionDir(artifact=artifact, path=path) as place:
-                saved = await publisher.change_tree(edit.base or artifact, {join(path, node.name): draft})
-                self.directories.apply_artifact(node.source, saved)
-                return await self._listed_in_tree(saved, place, node)
-            case _:
-                assert_never(edit.directory)
+    async def remove(self, removal: Removal) -> None:
+        """Remove an artifact from its service.
 
-    async def _listed_in_tree(self, saved: Artifact, place: VersionDir, node: Node) -> Node | None:
-        root = present_node(saved, node.name, node.mtime_ns, node.source)
-        root.directory = VersionDir(saved, saved.current, place.path, present=True)
-        try:
-            level = await self.directories.children(root)
-        except errors.NotFound:
-            return None
-        return level.children.get(node.name)
+        Raises:
+            ArtifactFSError: it was not removed, and the removal is kept.
+        """
+        removal.tries += 1
+        removal.state = begun(removal.state)
+        await self.context.publisher(removal.source).remove(removal.artifact)
+        async with self.context.order:
+            self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
+            self._forget_removal(removal)
+            self.context.overlay.drop(removal.directory, removal.source, removal.name)
+            await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
+        self.context.saved(removal.source)
+
+    def _forget_removal(self, removal: Removal) -> None:
+        removals = self.context.overlay.removals
+        for at in [at for at, found in removals.items() if found is removal]:
+            del removals[at]
+
+
+def _was_executable(artifact: Artifact) -> bool:
+    content = artifact.current.content if artifact.current else None
+    return isinstance(content, SingleFile) and content.executable

@@ -1,104 +1,149 @@
-"""What an earlier mount did not finish: its sealed drafts become saves, or local names again.
+"""What an earlier mount did not finish goes on in this one.
 
-Rules of this file: a draft leaves the disk only when its content is safe elsewhere; one that cannot be saved is left
-where it is, said, and tried by the next mount. Nothing that has changed since is overwritten. No failure stops a
-mount.
+Rules of this file: nobody is asked, so that a mount begins offline. A draft leaves the disk only when its content is
+safe elsewhere; one whose record cannot be read is left where it is, and said. No failure stops a mount.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import Any
 
 import trio
 
-from artifactfs import errors
-from artifactfs.journal.staging import Staged, Staging
-from artifactfs.model.entry import Artifact, ArtifactKind, DirRef, SingleFile
+from artifactfs.journal.drafts import Staged
+from artifactfs.journal.records import Record
+from artifactfs.journal.staging import Staging
+from artifactfs.journal.states import State
+from artifactfs.model.content import Exact
 from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
-from artifactfs.vfs.overlay import Edit, Spot
-from artifactfs.vfs.publishing import OVERTAKEN
-from artifactfs.vfs.sources import Source
+from artifactfs.vfs import intents
+from artifactfs.vfs.overlay import Edit, Gone, Job, Removal, WorkTree, key_of
 from artifactfs.vfs.writing import Writer
 
 log = logging.getLogger(__name__)
 
+Left = tuple[Record, Staged | None]
 
-async def recover(writer: Writer, staging: Staging) -> int:
-    """Take over the drafts of a mount that has ended, and their directory; return how many."""
-    taken = 0
-    lives_on = False
-    for staged in await trio.to_thread.run_sync(staging.left_over):
-        source = writer.sources.get(str(staged.intent.get("source")))
-        if source is None or source.fingerprint != staged.intent.get("fingerprint"):
-            staged.close()  # of a source that is not mounted here
-            continue
+
+async def recover(writer: Writer, source: str, home: Staging) -> int:
+    """Take over the changes of a mount of a source that has ended; return how many."""
+    left = await trio.to_thread.run_sync(home.left_over)
+    work = _Recovery(writer, source, home)
+    # A change needs what it was made on: trees before the names in them, removals before what has taken their names.
+    for kind in (intents.TREE, intents.NAME, intents.REMOVAL, intents.FILE):
+        for record, staged in left:
+            if record.what.get("kind") == kind:
+                work.take(kind, record, staged)
+    unread = set(home.journal.numbers()) - {record.number for record, _ in left}
+    for path in (*home.lost, *(home.root / f"{lost}.draft" for lost in sorted(unread))):
+        writer.context.report(source, "", f"the record of an unfinished save cannot be read; it is kept in {path}")
+    for tree in work.trees.values():
+        writer.writeback.schedule_tree(tree)
+    return work.taken
+
+
+class _Recovery:
+    """One directory of drafts, being taken over."""
+
+    def __init__(self, writer: Writer, source: str, home: Staging) -> None:
+        self.writer, self.source, self.home = writer, source, home
+        self.trees: dict[int, WorkTree] = {}
+        self.removals: dict[int, Removal] = {}
+        self.edits: dict[int, Edit] = {}
+        self.taken = 0
+
+    def take(self, kind: str, record: Record, staged: Staged | None) -> None:
+        """Take one record over."""
+        work = {
+            intents.TREE: self._tree, intents.NAME: self._name, intents.REMOVAL: self._removal, intents.FILE: self._file
+        }[kind]  # fmt: skip
         try:
-            edit = await _edit_of(staged, source)
-            if edit.stays_here:
-                writer.overlay.begin(edit)
-                writer.overlay.show(edit)
-                lives_on = True
-            else:
-                await _save(writer, edit)
-                staging.discard(staged)
-            taken += 1
-        except (errors.ArtifactFSError, OSError, KeyError, TypeError) as error:
-            staged.close()
-            name = str(staged.intent.get("name"))
-            writer.saver.report(source.name, "", f"{name}: an unfinished save is kept in {staged.path}: {error}")
-            log.info("an unfinished save is kept in %s: %s", staged.path, error)
-    if lives_on:
-        writer.adopted.append(staging)
-    else:
-        staging.close()
-    return taken
+            work(record, staged)
+        except (ValueError, KeyError, TypeError, LookupError) as error:
+            if staged is not None:
+                staged.close()
+            where = f" in {staged.path}" if staged is not None else ""
+            message = f"{record.what.get('name', '')}: an unfinished change is kept{where}: {error}"
+            self.writer.context.report(self.source, str(record.what.get("shown", "")), message)
+            log.warning("an unfinished change is kept%s and cannot be taken up: %s", where, error)
+        else:
+            self.taken += 1
 
+    def _begin(self, job: Job, record: Record) -> None:
+        job.tries, job.error, job.since_ns = record.tries, record.error, record.since_ns
+        job.facts = dict(record.facts)
+        job.shown = str(record.what.get("shown", ""))
+        job.state = State.SEALED if record.state in {State.PUBLISHING, State.OPEN, State.FAILED} else record.state
+        job.due_at = trio.current_time() + self.writer.policy.delay_s
 
-async def _edit_of(staged: Staged, source: Source) -> Edit:
-    """Return the edit that a record describes."""
-    intent = staged.intent
-    name = str(intent["name"])
-    known = intent.get("tree") or intent.get("artifact")
-    artifact = await source.provider.find(source.top, str(known)) if known else None
-    directory = _directory_of(intent, source, artifact)
-    identity = ("draft", source.name, str(staged.path))
-    node = Node(number(identity), identity, Kind.FILE, name, executable=staged.executable, writable=True,
-                source=source.name)  # fmt: skip
-    return Edit(node, staged, directory, artifact, is_local=bool(intent.get("local")))
+    def _tree(self, record: Record, _staged: Staged | None) -> None:
+        base = intents.artifact_of(record.what["base"])
+        if base is None:
+            raise ValueError("it is of no tree")
+        if (self.source, base.key) in self.writer.overlay.trees:
+            raise ValueError("another mount left changes of the same tree; these are taken up by the next mount")
+        tree = WorkTree(source=self.source, home=self.home, number=record.number, base=base)
+        self._begin(tree, record)
+        tree.message, tree.opaque = record.what["message"], set(record.what["opaque"])
+        self.trees[record.number] = self.writer.overlay.trees[self.source, base.key] = tree
 
+    def _name(self, record: Record, _staged: Staged | None) -> None:
+        tree = self.trees[int(record.what["of"])]
+        path, name = str(record.what["path"]), str(record.what["name"])
+        tree.names.setdefault(path, {})[name] = intents.name_of(record.what, tree)
+        tree.records[path, name] = record.number
 
-def _directory_of(intent: dict[str, Any], source: Source, artifact: Artifact | None) -> Spot:
-    if "tree" not in intent:
-        return Listed(DirRef(source.name, str(intent["kind"]), tuple(intent["args"])), tuple(intent["prefix"]))
-    if artifact is None or not artifact.writable or artifact.kind is not ArtifactKind.TREE:
-        message = "the tree it belongs to is gone"
-        raise errors.NotFound(message)
-    return VersionDir(artifact, artifact.current, str(intent["path"]), present=True)
+    def _removal(self, record: Record, _staged: Staged | None) -> None:
+        directory = intents.spot_of(record.what, self.source)
+        artifact = intents.artifact_of(record.what["artifact"])
+        if artifact is None or not isinstance(directory, Listed):
+            raise ValueError("it is of no artifact")
+        removal = Removal(
+            source=self.source, home=self.home, number=record.number, artifact=artifact, directory=directory,
+            name=str(record.what["name"]),
+        )  # fmt: skip
+        self._begin(removal, record)
+        self.removals[record.number] = removal
+        self.writer.overlay.removals[key_of(directory, self.source), removal.name] = removal
+        self.writer.overlay.put(directory, self.source, removal.name, Gone())
 
-
-async def _save(writer: Writer, edit: Edit) -> None:
-    """Save under its own name what was the latest when it was written, beside it what has been overtaken."""
-    draft = await trio.to_thread.run_sync(edit.staged.draft)
-    if edit.base is not None and _holds(edit.base, draft.sha256):
-        return
-    edit.base = _as_it_was(edit.base, edit.staged.intent.get("base"))
-    try:
-        await writer.saver.put(edit, draft)
-    except OVERTAKEN:
-        await writer.saver.save_beside(edit, draft, f"recovered {edit.staged.number}")
-
-
-def _as_it_was(artifact: Artifact | None, version: object) -> Artifact | None:
-    """Return an artifact at the version that a draft was begun on: the publisher finds out what has happened since."""
-    if artifact is None or artifact.current is None or not isinstance(version, str):
-        return artifact
-    return replace(artifact, current=replace(artifact.current, id=version))
-
-
-def _holds(artifact: Artifact, sha256: str) -> bool:
-    """Tell whether a file has this content already: the save was made, only nobody came to hear of it."""
-    content = artifact.current.content if artifact.current else None
-    return artifact.writable and isinstance(content, SingleFile) and getattr(content.content, "sha256", None) == sha256
+    def _file(self, record: Record, staged: Staged | None) -> None:
+        if staged is None:
+            raise ValueError("its bytes are gone")
+        what = record.what
+        earlier = self.edits.get(int(what["after"])) if what["after"] is not None else None
+        if earlier is not None:
+            # Written to while the other bytes were being published: those first, then these.
+            earlier.in_flight, earlier.staged = earlier.staged, staged
+            self.edits[record.number] = earlier
+            return
+        replaced = self.edits.get(int(what["instead"])) if what["instead"] is not None else None
+        if replaced is not None:
+            # Written again, and made durable; what was acknowledged before was not forgotten yet.
+            self.home.discard(replaced.staged)
+            replaced.staged, replaced.number = staged, record.number
+            self.edits[record.number] = replaced
+            return
+        directory = intents.spot_of(what, self.source)
+        if isinstance(directory, VersionDir):
+            self.writer.tree_of_artifact(self.source, directory)
+        identity = ("draft", self.source, str(staged.path))
+        node = Node(number(identity), identity, Kind.FILE, str(what["name"]), executable=staged.executable,
+                    size=Exact(staged.size), mtime_ns=staged.mtime_ns, writable=True, source=self.source)  # fmt: skip
+        base = intents.artifact_of(what["base"])
+        edit = Edit(
+            source=self.source, home=self.home, number=record.number, node=node, staged=staged, directory=directory,
+            base=base, base_sha256=what["base_sha256"], is_local=bool(what["local"]),
+        )  # fmt: skip
+        if not edit.is_local:
+            node.artifact = base
+        self._begin(edit, record)
+        self.edits[record.number] = edit
+        removal = self.removals.get(int(what["replaces"])) if what["replaces"] is not None else None
+        if removal is not None:
+            edit.replaces, removal.given_to = removal, edit
+        self.writer.overlay.begin(edit)
+        self.writer.overlay.show(edit)
+        if edit.stays_here:
+            edit.due_at = float("inf")

@@ -1,21 +1,26 @@
-"""What a rename does, once it is its turn.
+"""What a rename does.
 
 Rules of this file: a rename between two artifacts is refused as a rename (``mv`` then copies), except of what is only
-on this machine. Inodes keep their numbers over a rename: the kernel goes on using them under the new name.
+on this machine. Inodes keep their numbers over a rename: the kernel goes on using them under the new name. Inside of a
+tree a rename is durable here and published with the next version; an artifact is renamed at its service at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+import trio
 
 from artifactfs import errors
 from artifactfs.journal.droppings import is_dropping
-from artifactfs.model.entry import Artifact
+from artifactfs.journal.records import Record
+from artifactfs.model.entry import Accepts, Artifact
+from artifactfs.providers.base import Change
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
+from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.overlay import Edit, is_below
-from artifactfs.vfs.publishing import join
+from artifactfs.vfs.namespace import Namespace, changeable
+from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.writing import Writer
 
 
@@ -31,178 +36,248 @@ class Move:
     target: Node | None
 
 
-def changeable(node: Node) -> Artifact:
-    """Return the artifact of a node that can be changed.
-
-    Raises:
-        ReadOnly: it cannot.
-    """
-    if not node.writable or node.artifact is None:
-        message = "this cannot be changed"
-        raise errors.ReadOnly(message)
-    return node.artifact
-
-
 @dataclass(slots=True)
 class Renamer:
-    """Renames for the sources that take writes; ``known_nodes`` are those the kernel knows."""
+    """Renames for the sources that take writes."""
 
     directories: Directories
     writer: Writer
-    known_nodes: Callable[[], Iterable[Node]]
+    namespace: Namespace
+
+    @property
+    def overlay(self) -> Overlay:
+        """Return the changes of the mount."""
+        return self.writer.overlay
 
     async def rename(self, move: Move) -> None:
-        """Do a rename that its place accepts, inside of a change."""
-        edit = self.writer.overlay.edits.get(move.node.ino)
-        if move.node.kind is Kind.DIRECTORY:
-            await self._rename_directory(move)
-        elif edit is not None and edit.is_local:
+        """Give a file or directory another name or place, instead of what is there."""
+        node, target = move.node, move.target
+        self.writer.publisher(move.old_parent.source)
+        if target is node:
+            return
+        if move.old_parent.source != move.new_parent.source:
+            raise errors.CrossesArtifacts
+        if isinstance(node.directory, Listed):
+            message = "only a tree, what is in it, and files can be renamed"
+            raise errors.NotPermitted(message)
+        what = Accepts.TREES if node.kind is Kind.DIRECTORY else Accepts.FILES
+        self.namespace.accepting(move.new_parent, move.new_name, what)
+        if target is not None and (target.kind is Kind.DIRECTORY) != (node.kind is Kind.DIRECTORY):
+            raise errors.IsADirectory if target.kind is Kind.DIRECTORY else errors.NotADirectory
+        edit = self.overlay.edits.get(node.ino)
+        replaced = self.overlay.edits.get(target.ino) if target is not None else None
+        for job in (edit, replaced):
+            await self.namespace.idle(job)
+        if self._same_tree(move):
+            await self._in_tree(move)
+        elif edit is not None and edit.is_local and edit.replaces is None:
             await self._place(edit, move)
         else:
-            await self._rename_listed(move, edit)
-        for parent in (move.old_parent, move.new_parent):
-            if isinstance(parent.directory, Listed):
-                self.directories.listings.forget(parent.directory.ref)
+            await self._rename_artifact(move)
+
+    @staticmethod
+    def _same_tree(move: Move) -> bool:
+        old, new = move.old_parent.directory, move.new_parent.directory
+        return (
+            isinstance(old, VersionDir) and isinstance(new, VersionDir) and old.artifact.key == new.artifact.key
+        )  # fmt: skip
+
+    # -- in a tree -------------------------------------------------------------------------------------------
+
+    async def _in_tree(self, move: Move) -> None:
+        if not move.node.writable:
+            message = "this cannot be changed"
+            raise errors.ReadOnly(message)
+        await self.writer.publisher(move.node.source).permits(Change.SAVE)
+        if move.node.kind is Kind.DIRECTORY:
+            if is_below(self._path(move.new_parent, move.new_name), move.node.tree_path):
+                message = "a directory cannot go into itself"
+                raise errors.InvalidRequest(message)
+            if move.target is not None and await self.namespace.shown_in(move.target):
+                raise errors.DirectoryNotEmpty(subject=move.new_name)
+        await self._vet(move)
+        async with self.writer.order:
+            tree = self.writer.tree(move.new_parent)
+            replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
+            if replaced is not None:
+                await self.writer.orphan(replaced)
+            below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
+            records = self._put(tree, move.new_parent, move.new_name, move.node)
+            for parent, child in below:
+                records += self._put(tree, parent, child.name, child)
+            await self._write(tree, records)
+            await self.namespace.vacate(move.old_parent, tree, move.old_name)
+            await self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
+            self.namespace.changed(tree)
+
+    @staticmethod
+    def _path(parent: Node, name: str) -> str:
+        return join(parent.directory.path, name) if isinstance(parent.directory, VersionDir) else name
+
+    async def _vet(self, move: Move) -> None:
+        """Refuse what has stayed here until now and could not be stored under its new name."""
+        edit = self.overlay.edits.get(move.node.ino)
+        if edit is not None and not stays_here(self._path(move.new_parent, move.new_name)):
+            publisher, staged = self.writer.publisher(edit.source), edit.staged
+            await trio.to_thread.run_sync(publisher.vet, move.new_name, staged.path, staged.size)
+
+    async def _all_below(self, top: Node) -> list[tuple[Node, Node]]:
+        """Return everything that a directory of a tree shows, each with its directory, from the top down."""
+        found: list[tuple[Node, Node]] = []
+        own = self.overlay.names(top)
+        entries = [entry for entry in own.values() if isinstance(entry, Node)]
+        if not self.overlay.hides_base(top):
+            level = await self.directories.children(top)
+            entries += [self.overlay.saved.get(c.identity, c) for n, c in level.children.items() if n not in own]
+        for entry in entries:
+            found.append((top, entry))
+            if entry.kind is Kind.DIRECTORY:
+                found += await self._all_below(entry)
+        return found
+
+    def _put(self, tree: WorkTree, parent: Node, name: str, node: Node) -> list[Record]:
+        """Let a node stand at a name of a tree; return what has to be written down of it."""
+        place = parent.directory
+        if not isinstance(place, VersionDir):
+            raise TypeError(parent)
+        path = join(place.path, name)
+        self.overlay.leave(node)
+        edit = self.overlay.edits.get(node.ino)
+        if edit is not None:
+            self.overlay.hide(edit)
+            edit.directory, edit.is_local = place, True
+        node.name, node.tree_path = name, path
+        node.parent = parent.ino or node.parent
+        if edit is None:
+            node.identity = ("moved", tree.source, tree.base.key, path, str(node.ino))
+        if node.kind is Kind.DIRECTORY:
+            node.directory = VersionDir(tree.base, tree.base.current, path, present=True)
+            tree.opaque.add(path)
+        tree.names.setdefault(place.path, {})[name] = node
+        if edit is not None:
+            return [intents.of_edit(edit)] if edit.staged.sealed else []
+        tree.records.setdefault((place.path, name), tree.home.next_number())
+        return [intents.of_name(tree, place.path, name, node)]
+
+    async def _write(self, tree: WorkTree, records: list[Record]) -> None:
+        await trio.to_thread.run_sync(tree.home.journal.put, intents.of_tree(tree), *records)
+
+    async def _clear(self, tree: WorkTree, old: str, node: Node) -> None:
+        """Forget what was changed below the old path of a directory: it was taken along."""
+        if node.kind is not Kind.DIRECTORY:
+            return
+        tree.opaque = {path for path in tree.opaque if not is_below(path, old)}
+        gone = [path for path in tree.names if is_below(path, old)]
+        for path in gone:
+            del tree.names[path]
+        dropped = [tree.records.pop(at) for at in list(tree.records) if is_below(at[0], old)]
+        await trio.to_thread.run_sync(lambda: tree.home.journal.put(intents.of_tree(tree), drop=dropped))
+
+    # -- what is only here -----------------------------------------------------------------------------------
 
     async def _place(self, edit: Edit, move: Move) -> None:
         """Give a file that is only on this machine another name; over a listed one it becomes its next version."""
-        overlay, node, target = self.writer.overlay, edit.node, move.target
-        replaced = overlay.edits.get(target.ino) if target is not None else None
-        overlay.hide(edit)
-        if target is not None and not (replaced and replaced.is_local):
-            artifact = changeable(target)
-            edit.base, _ = await self.writer.beginner.freshen(move.new_parent, target, artifact)
-            # Of the listed file it stands for now: an unlink must take that out too.
-            edit.is_local, node.artifact, node.tree_path = False, target.artifact, target.tree_path
-        else:
-            edit.base = replaced.base if replaced else self.writer.base_at(move.new_parent, move.new_name)
-            edit.is_local, node.artifact, node.tree_path = True, None, ""
-        if replaced is not None:
-            overlay.orphan(replaced)
-        await self._settle_at(edit, move)
+        await self._vet(move)
+        async with self.writer.order:
+            await self._place_in_order(edit, move)
 
-    async def _settle_at(self, edit: Edit, move: Move, *, shown: bool = True) -> None:
-        """Let an edit stand in its new place; make that durable, and save it if nobody writes any more."""
-        place = move.new_parent.directory
+    async def _place_in_order(self, edit: Edit, move: Move) -> None:
+        node, target, place = edit.node, move.target, move.new_parent.directory
         if not isinstance(place, Listed | VersionDir):
             raise errors.ReadOnly
+        replaced = self.overlay.edits.get(target.ino) if target is not None else None
+        self.overlay.hide(edit)
+        old_tree = self.overlay.tree_of(edit.directory, edit.source)
+        if old_tree is not None:
+            await self.namespace.vacate(move.old_parent, old_tree, move.old_name)
         edit.directory, edit.node.name, edit.node.parent = place, move.new_name, move.new_parent.ino
-        if shown:
-            self.writer.overlay.show(edit)
+        if isinstance(place, VersionDir):
+            edit.base, edit.base_sha256 = self.writer.tree(move.new_parent).base, None
+            node.artifact, node.tree_path = place.artifact, join(place.path, move.new_name)
+        else:
+            self._stand_for(edit, target, replaced)
+        if replaced is not None:
+            await self.writer.orphan(replaced)
+        self.overlay.show(edit)
         await self.writer.seal_again(edit)
-        if not edit.staged.writers and edit.saving is None:
-            await self.writer.settle(edit, in_turn=True)
+        if not edit.staged.writers:
+            self.writer.writeback.schedule(edit)
 
-    async def _rename_listed(self, move: Move, edit: Edit | None) -> None:
-        node, place = move.node, move.new_parent.directory
+    def _stand_for(self, edit: Edit, target: Node | None, replaced: Edit | None) -> None:
+        """Let an edit in a listed directory be the next version of what has its name, if anything has."""
+        node = edit.node
+        if target is not None and not (replaced and replaced.is_local):
+            edit.base, edit.is_local = changeable(target), False
+            edit.base_sha256 = (
+                replaced.base_sha256 if replaced else self.writer.beginner.sha256_of(target.content)
+            )  # fmt: skip
+            # Of the listed file it stands for now: an unlink must take that out too.
+            node.artifact, node.tree_path = target.artifact, target.tree_path
+            return
+        edit.base = replaced.base if replaced else None
+        edit.is_local, node.artifact, node.tree_path = True, None, ""
+        if replaced is not None and replaced.replaces is not None:
+            edit.replaces, replaced.replaces = replaced.replaces, None
+            edit.replaces.given_to = edit
+        else:
+            self.writer.give(removal_to=edit, name=node.name)
+
+    # -- artifacts -------------------------------------------------------------------------------------------
+
+    async def _rename_artifact(self, move: Move) -> None:
+        node, old, new = move.node, move.old_parent.directory, move.new_parent.directory
         artifact = changeable(node)
-        old_place = move.old_parent.directory
-        in_tree = isinstance(place, VersionDir) and isinstance(old_place, VersionDir)
-        if isinstance(place, VersionDir) != isinstance(old_place, VersionDir):
+        if not isinstance(old, Listed) or not isinstance(new, Listed):
             raise errors.CrossesArtifacts
-        if in_tree and isinstance(place, VersionDir) and place.artifact.key != artifact.key:
-            raise errors.CrossesArtifacts
-        replaced = self.writer.overlay.edits.get(move.target.ino) if move.target is not None else None
-        target = None if replaced and replaced.is_local else move.target
-        if is_dropping(move.new_name) or (target is not None and not in_tree):
+        publisher = self.writer.publisher(node.source)
+        edit = self.overlay.edits.get(node.ino)
+        if node.kind is Kind.DIRECTORY:
+            if move.target is not None:
+                if await self.namespace.shown_in(move.target):
+                    raise errors.DirectoryNotEmpty(subject=move.new_name)
+                await publisher.remove(changeable(move.target))
+        elif is_dropping(move.new_name) or move.target is not None or (edit is not None and edit.is_local):
+            await publisher.permits(Change.REMOVE)
             await self._rename_by_copy(move, artifact)
             return
-        publisher = self.writer.publisher(node.source)
-        if isinstance(place, VersionDir):
-            newest = self.directories.history.newest(node.source, artifact)
-            path = join(place.path, move.new_name)
-            changed = await publisher.rename_in_tree(newest, node.tree_path, path)
-            await self._repath(node, node.tree_path, path, changed)
-        elif isinstance(place, Listed):
-            node.artifact = await publisher.rename(artifact, place.ref, (*place.prefix, move.new_name))
-            self.directories.apply_artifact(node.source, node.artifact)
-        if replaced is not None:
-            self.writer.overlay.orphan(replaced)
-        self.writer.overlay.take_reserved(move.new_parent, move.new_name)  # the name is another artifact's now
-        await self._follow(move, edit)
+        await publisher.permits(Change.RENAME)
+        await self.namespace.free(new, node.source, move.new_name)
+        renamed = await publisher.rename(artifact, new.ref, (*new.prefix, move.new_name))
+        async with self.writer.order:
+            self.directories.apply_removed(node.source, old, artifact)
+            self.directories.apply_saved(node.source, new, move.new_name, renamed, node.mtime_ns)
+            await self._follow(move, edit, renamed)
 
-    async def _follow(self, move: Move, edit: Edit | None) -> None:
+    async def _follow(self, move: Move, edit: Edit | None, renamed: Artifact) -> None:
         """Let a renamed inode, and what is being written to it, stand under its new name."""
+        node = move.node
+        node.artifact = renamed
         if edit is not None:
-            shown = move.old_name in self.writer.overlay.names(move.old_parent)
-            self.writer.overlay.hide(edit)
-            await self._settle_at(edit, move, shown=shown)
-        move.node.name, move.node.parent = move.new_name, move.new_parent.ino
+            shown = self.overlay.names(move.old_parent).get(move.old_name) is node
+            self.overlay.hide(edit)
+            edit.directory, edit.base = move.new_parent.directory, renamed  # type: ignore[assignment]  # it is Listed
+            node.name = move.new_name
+            if shown:
+                self.overlay.show(edit)
+            await self.writer.seal_again(edit)
+        node.name, node.parent = move.new_name, move.new_parent.ino
 
     async def _rename_by_copy(self, move: Move, artifact: Artifact) -> None:
         """Keep the content here under the new name, then take the old name out of the present."""
-        overlay, node, path = self.writer.overlay, move.node, move.node.tree_path
-        if node.ino not in overlay.edits:
+        node = move.node
+        if node.ino not in self.overlay.edits:
             await self.writer.begin(node, copy=True)
-        edit = overlay.edits[node.ino]
-        edit.staged.touched = edit.staged.dirty = True
-        overlay.hide(edit)
-        overlay.leave(node)
-        node.identity = ("draft", node.source, str(edit.staged.path))
-        await self._place(edit, move)
-        if path:
-            newest = self.directories.history.newest(node.source, artifact)
-            changed = await self.writer.publisher(node.source).change_tree(newest, {path: None})
-            self.directories.apply_artifact(node.source, changed)
-        else:
-            await self.writer.publisher(node.source).remove(artifact)
-            overlay.reserve(move.old_parent, move.old_name, artifact)
-
-    # -- renaming directories --------------------------------------------------------------------------------
-
-    async def _rename_directory(self, move: Move) -> None:
-        node, place, goal, target = move.node, move.node.directory, move.new_parent.directory, move.target
-        if not isinstance(place, VersionDir):
-            raise errors.NotPermitted
-        changeable(node)
-        if target is not None and (
-            self.writer.overlay.names(target) or (await self.directories.children(target)).children
-        ):
-            raise errors.DirectoryNotEmpty(subject=move.new_name)
-        publisher = self.writer.publisher(node.source)
-        artifact = self.directories.history.newest(node.source, place.artifact)
-        if place.path and isinstance(goal, VersionDir) and goal.artifact.key == artifact.key:
-            path = join(goal.path, move.new_name)
-            changed = await publisher.rename_in_tree(artifact, place.path, path)
-            await self._repath(node, place.path, path, changed)
-        elif not place.path and isinstance(goal, Listed):
-            if target is not None and target.artifact is not None:
-                await publisher.remove(target.artifact)
-            changed = await publisher.rename(artifact, goal.ref, (*goal.prefix, move.new_name))
-            self.directories.apply_artifact(node.source, changed)
-        else:
-            raise errors.CrossesArtifacts
-        node.name, node.parent = move.new_name, move.new_parent.ino
-
-    async def _repath(self, moved: Node, old: str, new: str, changed: Artifact) -> None:
-        """Let the inodes of a tree at or below a path stand at another: the kernel keeps them over a rename."""
-        self.directories.apply_artifact(moved.source, changed)
-        for node in list(self.known_nodes()):
-            if node.source == moved.source and node.writable and node.artifact and node.artifact.key == changed.key:
-                self._repath_one(node, old, new)
-        for edit, place in self.writer.overlay.in_tree(moved.source, changed.key):
-            if not is_below(join(place.path, edit.node.name), old):
-                continue
-            # The path in the version it began from is another one: whether somebody overtook it is asked from here on.
-            edit.base = changed
-            if is_below(place.path, old):
-                moved_to = VersionDir(place.artifact, place.version, new + place.path[len(old) :], present=True)
-                self.writer.overlay.move(edit, moved_to)
-                await self.writer.seal_again(edit)
-
-    def _repath_one(self, node: Node, old: str, new: str) -> None:
-        place = node.directory
-        path = place.path if isinstance(place, VersionDir) and place.present else node.tree_path
-        if not path or not is_below(path, old):
-            return
-        path = new + path[len(old) :]
-        overlay = self.writer.overlay
-        overlay.leave(node)
-        # As member_node writes it: (..., "/", path, kind, what marks its content).
-        at = node.identity.index("/") if "/" in node.identity else None
-        if at is not None:
-            node.identity = (*node.identity[: at + 1], path, *node.identity[at + 2 :])
-            overlay.saved[node.identity] = node
-        node.tree_path = path
-        if isinstance(place, VersionDir):
-            node.directory = VersionDir(place.artifact, place.version, path, place.present)
+        edit = self.overlay.edits[node.ino]
+        await self._vet(move)
+        async with self.writer.order:
+            edit.staged.touched = edit.staged.dirty = True
+            self.overlay.hide(edit)
+            self.overlay.leave(node)
+            node.identity = ("draft", node.source, str(edit.staged.path))
+            removal, edit.replaces = edit.replaces, None
+            if removal is None:
+                removal = self.namespace.removal_of(move.old_parent, move.old_name, artifact)
+            removal.given_to = None
+            edit.is_local = True
+            await self._place_in_order(edit, move)
+            await self.namespace.remove_later(removal)

@@ -33,7 +33,7 @@ class Source:
 
         Not where this machine makes what is listed: asking costs no request, and nothing old may stand in for a save.
         """
-        return self.provider.publisher is None
+        return not self.provider.is_here
 
     @property
     def top(self) -> DirRef:

@@ -137,7 +137,7 @@ class Trees:
         key = self._key(node, place, version)
         levels = self._trees.get(key)
         if levels is None:
-            members = await self._members(node.source, place.artifact, version)
+            members = await self.members(node.source, place.artifact, version)
             root = self._tree_root(node, place)
             levels = await trio.to_thread.run_sync(versions.tree_levels, root, members)
             self._trees[key] = levels
@@ -164,8 +164,9 @@ class Trees:
             source=node.source,
         )  # fmt: skip
 
-    async def _members(self, source: str, artifact: Artifact, version: Version) -> list[TreeMember]:
-        match version.content:
+    async def members(self, source: str, artifact: Artifact, version: Version | None) -> list[TreeMember]:
+        """Return the files, directories and symlinks of a version."""
+        match version.content if version is not None else None:
             case Archive(ref):
                 index = await self.content.index(ref)
                 return [self.content.tree_member(ref, member) for member in index.members]

@@ -1,8 +1,9 @@
-"""Saving through the mount: edits from open to publish.
+"""Files that are written: from open to the moment from which they are published by themselves.
 
-Rules of this file: the last release of an edit's writers saves it, once, if anything was changed; ``flush`` and
-``fsync`` make it durable here and save nothing. Saves take turns with all other changes. What cannot be saved stays an
-edit, is shown as one and tried again.
+Rules of this file: ``flush`` and ``fsync`` make an edit durable here and publish nothing, unless the mount writes
+through. What the service could not give back is refused before anybody is told that it is kept. The last release of an
+edit's writers hands it to the write-back. Bytes that are being published are never written to: who writes then, writes
+to a copy.
 """
 
 from __future__ import annotations
@@ -17,58 +18,54 @@ import trio
 
 from artifactfs import errors
 from artifactfs.content.reader import ContentReader
+from artifactfs.journal.drafts import Staged
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.staging import Staging
-from artifactfs.model.content import Exact
-from artifactfs.model.entry import Artifact
-from artifactfs.providers.base import Publisher
+from artifactfs.journal.states import Event, State, after
+from artifactfs.providers.base import Change, Publisher
 from artifactfs.tree.nodes import Node, VersionDir
+from artifactfs.vfs import intents
 from artifactfs.vfs.beginning import Beginner
+from artifactfs.vfs.context import Context
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.overlay import Edit, Overlay
-from artifactfs.vfs.publishing import Saver, intent_of
+from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, key_of
 from artifactfs.vfs.sources import Source
-from artifactfs.vfs.turns import Turns
+from artifactfs.vfs.writeback import Policy, WriteBack
 
 log = logging.getLogger(__name__)
-
-# How long a passing name must stay as it is before it is saved: in every recorded save the rename follows the close at
-# once, and rclone's second of delay was enough for all of them; two on a busy machine.
-QUIET_S = 2.0
-# Between tries of a save that failed: doubled each time, up to the second number.
-RETRY_S = 5.0
-RETRY_MAX_S = 300.0
 
 
 @dataclass(slots=True)
 class Writer:
-    """Edits and their saving, for the sources that take writes.
+    """Edits, for the sources that take writes.
 
     Attributes:
+        homes: the journal of each source.
         parent_of: the directory of a node, as far as the kernel knows it.
-        adopted: directories of earlier mounts in which names live on that stay on this machine.
         size_changed: told of an inode whose content is another one than the kernel believes.
+        order: held by whoever changes names: each such change is one step.
     """
 
     sources: Mapping[str, Source]
     directories: Directories
     content: ContentReader
-    staging: Staging
+    homes: Mapping[str, Staging]
     parent_of: Callable[[Node], Node | None]
     size_changed: Callable[[int], None] = lambda _ino: None
-    adopted: list[Staging] = field(default_factory=list)
-    overlay: Overlay = field(init=False)
-    saver: Saver = field(init=False)
+    policy: Policy = field(default_factory=Policy)
+    overlay: Overlay = field(default_factory=Overlay)
+    order: trio.Lock = field(default_factory=trio.Lock)
+    context: Context = field(init=False)
     beginner: Beginner = field(init=False)
-    turns: Turns = field(init=False)
-    _scheduled: trio.Event = field(default_factory=trio.Event)
+    writeback: WriteBack = field(init=False)
 
     def __post_init__(self) -> None:
         """Start without edits."""
-        self.overlay = Overlay(self.staging)
-        self.saver = Saver(self.sources, self.directories, self.overlay)
-        self.beginner = Beginner(self.sources, self.directories, self.content, self.staging, self.parent_of)
-        self.turns = Turns(self.content.flights)
+        self.context = Context(self.sources, self.directories, self.content, self.overlay, self.order)
+        self.beginner = Beginner(
+            self.sources, self.directories, self.content, self.homes, self.parent_of, self.overlay
+        )  # fmt: skip
+        self.writeback = WriteBack(self.context, self.policy)
 
     def publisher(self, source: str) -> Publisher:
         """Return what can change a source.
@@ -76,26 +73,21 @@ class Writer:
         Raises:
             ReadOnly: nothing can.
         """
-        return self.saver.publisher(source)
-
-    async def settled(self, source: str) -> None:
-        """Wait until no change is under way at a source that takes writes, but not for a long one."""
-        if source in self.sources and self.sources[source].provider.publisher is not None:
-            await self.turns.settled()
+        return self.context.publisher(source)
 
     # -- opening ---------------------------------------------------------------------------------------------
 
     async def open(self, node: Node, *, truncate: bool) -> Edit:
         """Return the edit of a file for one more writer, begun as a copy of its content if it has none yet."""
-        self.publisher(node.source)
+        publisher = self.publisher(node.source)
         if not node.writable:
             message = "only the present version of an artifact can be written"
             raise errors.ReadOnly(message)
-        while (edit := self.overlay.edits.get(node.ino)) is None or edit.saving is not None:
-            if edit is None:
-                await self.begin(node, copy=not truncate)
-            elif edit.saving is not None:
-                await edit.saving.wait()  # its bytes must not change under the save
+        await publisher.permits(Change.SAVE)
+        while (edit := self.overlay.edits.get(node.ino)) is None:
+            await self.begin(node, copy=not truncate)
+        if edit.in_flight is edit.staged or (edit.staged.sealed and not edit.staged.writers):
+            await self._fork(edit, copy=not truncate)
         if truncate:
             edit.staged.truncate(0)
         edit.staged.writers += 1
@@ -110,27 +102,66 @@ class Writer:
         if node.ino not in self.overlay.edits and not edit.staged.closed:
             self.overlay.begin(edit)
         elif self.overlay.edits.get(node.ino) is not edit:
-            self.staging.discard(edit.staged)
+            edit.home.discard(edit.staged)
 
-    def _spoil(self, node: Node) -> None:
-        """Let the kernel forget what it believes of an inode: its size now, its pages when it is opened next."""
-        self.overlay.spoiled.add(node.ino)
-        self.size_changed(node.ino)
+    async def _fork(self, edit: Edit, *, copy: bool) -> None:
+        """Let who writes now write to bytes of their own: the others are being published, or were acknowledged."""
+        async with edit.lock:
+            old = edit.staged
+            if old.writers or not (old.sealed or edit.in_flight is old):
+                return
+            fresh = await trio.to_thread.run_sync(edit.home.clone, old) if copy else edit.home.open()
+            fresh.executable, fresh.mtime_ns = old.executable, old.mtime_ns
+            fresh.touched, fresh.uncopied = False, 0 if copy else 1
+            edit.staged, edit.number, edit.state = fresh, fresh.number, after(edit.state, Event.WRITE)
+            if edit.in_flight is not old:
+                edit.backup = old
 
     def create(self, parent: Node, name: str, *, executable: bool) -> Edit:
         """Begin a new file: a name that only this mount knows, saved when its writers are done."""
-        self.publisher(parent.source)
         edit = self.beginner.create(parent, name, executable=executable)
-        edit.base = self.base_at(parent, name)
+        if isinstance(parent.directory, VersionDir):
+            edit.base = self.tree(parent).base
+        else:
+            self.give(removal_to=edit, name=name)
         self.overlay.begin(edit)
         self.overlay.show(edit)
+        self._take_notice(edit)
         return edit
 
-    def base_at(self, parent: Node, name: str) -> Artifact | None:
-        """Return what a new file of a name would be the next version of."""
-        if isinstance(parent.directory, VersionDir):
-            return self.directories.history.newest(parent.source, parent.directory.artifact)
-        return self.overlay.take_reserved(parent, name)
+    def give(self, *, removal_to: Edit, name: str) -> None:
+        """Let an edit go on with the artifact that had its name a moment ago."""
+        edit = removal_to
+        removal = self.overlay.removal_at(edit.directory, edit.source, name)
+        if removal is not None:
+            removal.given_to, edit.replaces = edit, removal
+            edit.base, edit.is_local = removal.artifact, True
+
+    def tree(self, directory: Node) -> WorkTree:
+        """Return the changes of the tree that a directory is in, begun if there are none.
+
+        Raises:
+            ReadOnly: it is in none.
+        """
+        place = directory.directory
+        if not isinstance(place, VersionDir) or not place.present:
+            message = "this is not in a tree"
+            raise errors.ReadOnly(message)
+        tree = self.tree_of_artifact(directory.source, place)
+        if not tree.shown:
+            above = self.context.path_of(directory).split("/")
+            tree.shown = "/".join(above[: len(above) - len(place.path.split("/")) if place.path else None])
+        return tree
+
+    def tree_of_artifact(self, source: str, place: VersionDir) -> WorkTree:
+        """Return the changes of a tree, begun if there are none."""
+        found = self.overlay.trees.get((source, place.artifact.key))
+        if found is None:
+            base = self.directories.history.newest(source, place.artifact)
+            home = self.homes[source]
+            found = WorkTree(source=source, home=home, number=home.next_number(), state=State.SEALED, base=base)
+            self.overlay.trees[source, base.key] = found
+        return found
 
     async def truncate(self, node: Node, size: int) -> None:
         """Set the length of a file that the caller does not have open: a save of its own."""
@@ -138,153 +169,182 @@ class Writer:
 
     async def _truncate(self, node: Node, size: int) -> None:
         edit = await self.open(node, truncate=size == 0)
-        failure: OSError | None = None
+        failure: Exception | None = None
         try:
             edit.staged.truncate(size)
             await self.flush(edit)
-        except OSError as error:
+        except (OSError, errors.ArtifactFSError) as error:
             failure = error
         await self.release(edit)
         if failure is not None:
             raise failure
 
-    # -- durability and saving -------------------------------------------------------------------------------
+    # -- durability ------------------------------------------------------------------------------------------
 
     async def flush(self, edit: Edit) -> None:
-        """Make what was written durable on this machine.
+        """Make what was written durable on this machine; tell, once, what went wrong since the last time.
 
         Raises:
             OSError: the disk said no, to this or to an earlier write.
+            ArtifactFSError: the service could not give this back, or an earlier save failed there.
         """
         staged = edit.staged
-        if edit.is_orphan or not (staged.dirty or staged.broken):
-            return
+        is_new = staged.dirty or staged.broken
         # A shell flushes before it writes (`echo NEW > f`): that a file was emptied is no content to be kept, and after
         # a crash the old content is worth more.
-        if staged.broken or staged.sealed or staged.size:
-            await self._seal(edit)
+        if is_new and not edit.is_orphan and (staged.broken or staged.sealed or staged.size):
+            await self.seal(edit)
+        failure, edit.failure = edit.failure, None
+        if failure is not None:
+            raise failure
+        if is_new and staged.sealed and self.policy.write_through and not edit.stays_here:
+            await self.writeback.through(edit)
 
-    async def _seal(self, edit: Edit) -> None:
-        edit.staged.intent = intent_of(edit, self.sources[edit.node.source])
-        await trio.to_thread.run_sync(self.staging.seal, edit.staged)
+    def _take_notice(self, edit: Edit) -> None:
+        notice = self.overlay.notices.pop((key_of(edit.directory, edit.source), edit.node.name), None)
+        edit.failure = notice or edit.failure
+
+    async def seal(self, edit: Edit) -> None:
+        """Make content and intent durable.
+
+        Raises:
+            OSError: the disk says no.
+            ArtifactFSError: the service could not give it back.
+        """
+        async with edit.lock:
+            await self._vet(edit)
+            if edit.node.parent:
+                edit.shown = self.context.path_of(edit.node)
+            if isinstance(edit.directory, VersionDir):
+                parent, place = self.parent_of(edit.node), edit.directory
+                is_here = parent is not None and key_of(parent.directory, edit.source) == key_of(place, edit.source)
+                await self.seal_tree(
+                    self.tree(parent) if parent and is_here else self.tree_of_artifact(edit.source, place)
+                )
+            edit.state = after(edit.state, Event.SEAL)
+            await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit))
+            if not edit.is_orphan:
+                # From here on the name stands for this, also when somebody else saves the file meanwhile.
+                self.overlay.show(edit)
+            if edit.backup is not None:
+                backup, edit.backup = edit.backup, None
+                await trio.to_thread.run_sync(edit.home.discard, backup)
+            if edit.replaces is not None:
+                await self._settle_removal(edit)
+
+    async def _settle_removal(self, edit: Edit) -> None:
+        """Forget the removal of an artifact that an edit goes on with: that edit is durable now."""
+        removal = edit.replaces
+        if removal is not None and not removal.is_under_way:
+            await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
+            edit.replaces = None
+            for at in [at for at, found in self.overlay.removals.items() if found is removal]:
+                del self.overlay.removals[at]
+
+    async def seal_tree(self, tree: WorkTree) -> None:
+        """Make durable what the changes of a tree are made on."""
+        if not tree.since_ns:
+            await trio.to_thread.run_sync(tree.home.journal.put, intents.of_tree(tree))
+
+    async def _vet(self, edit: Edit) -> None:
+        if edit.stays_here or edit.staged.broken is not None or is_passing(edit.node.name):
+            return
+        staged = edit.staged
+        publisher = self.publisher(edit.source)
+        await trio.to_thread.run_sync(publisher.vet, edit.node.name, staged.path, staged.size)
 
     async def seal_again(self, edit: Edit) -> None:
-        """Make it durable that an edit stands in another place now."""
+        """Make it durable that an edit stands in another place now, or is another file's next version."""
         if edit.staged.touched and (edit.staged.sealed or edit.staged.size) and not edit.is_orphan:
-            await self._seal(edit)
+            await self.seal(edit)
 
     async def release(self, edit: Edit) -> None:
-        """Take back one writer; the last one's release saves, now or soon."""
+        """Take back one writer; after the last one the edit is published, soon."""
         staged = edit.staged
         staged.writers -= 1
         if staged.writers or edit.is_orphan:
             return
         if staged.broken is not None:
-            self._report(edit, f"not written: {staged.broken.strerror}")
-            self._abandon(edit)
+            await self._abandon(edit, f"not written: {staged.broken.strerror}")
         elif not staged.touched:
-            self.overlay.end(edit)
+            await self._untouched(edit)
         else:
-            await self.settle(edit)
+            try:
+                if staged.dirty or not staged.sealed:
+                    await self.seal(edit)
+            except (OSError, errors.ArtifactFSError) as error:
+                await self._abandon(edit, f"not written: {error}")
+                return
+            self.writeback.schedule(edit)
 
-    def _abandon(self, edit: Edit) -> None:
+    async def _untouched(self, edit: Edit) -> None:
+        """End an edit to which nothing was written; what was written before goes its way."""
+        earlier = edit.backup or edit.in_flight
+        if earlier is not None and earlier is not edit.staged:
+            await self._back_to(edit, earlier)
+        elif edit.staged.sealed:
+            self.writeback.schedule(edit)
+        else:
+            self.overlay.let_go(edit)
+            edit.home.discard(edit.staged)
+
+    async def _back_to(self, edit: Edit, earlier: Staged) -> None:
+        staged, edit.staged = edit.staged, earlier
+        edit.number, edit.backup, edit.state = edit.staged.number, None, State.SEALED
+        await trio.to_thread.run_sync(edit.home.discard, staged)
+        if not edit.is_under_way:
+            self.writeback.schedule(edit)
+
+    async def _abandon(self, edit: Edit, message: str) -> None:
         """Drop an edit whose writer was told that it failed; the file is again what it was."""
-        self.overlay.end(edit)
-        self._spoil(edit.node)
+        self.context.report(edit.source, self.context.path_of(edit.node), message)
+        earlier = edit.backup or edit.in_flight
+        if earlier is not None and earlier is not edit.staged:
+            await self._back_to(edit, earlier)
+        else:
+            await self.forget(edit)
+        self.overlay.spoiled.add(edit.node.ino)
+        self.size_changed(edit.node.ino)
         self.directories.listings.changed(edit.node.parent, edit.node.name)
 
-    def _report(self, edit: Edit, message: str) -> None:
-        self.saver.report(edit.node.source, self.saver.path_of(edit.node), message)
+    async def forget(self, edit: Edit) -> None:
+        """Drop an edit and its bytes."""
+        shown = self.overlay.names(self._parent(edit)).get(edit.node.name)
+        self.overlay.let_go(edit)
+        if edit.replaces is not None:
+            edit.replaces.given_to = None
+            if shown is edit.node:
+                self.writeback.hide_again(edit.replaces)
+        await trio.to_thread.run_sync(edit.home.discard, edit.staged)
 
-    async def settle(self, edit: Edit, *, in_turn: bool = False) -> None:
-        """Do what an edit deserves that nobody writes to any more: save it, now or soon, or keep it here.
+    def _parent(self, edit: Edit) -> Node:
+        return Node(0, (), edit.node.kind, "", directory=edit.directory, source=edit.source)
 
-        ``in_turn``: this is part of a change already.
-        """
-        if edit.stays_here or (edit.is_local and is_passing(edit.node.name)):
-            await self._keep_here(edit)
-        elif in_turn:
-            await self.save_in_turn(edit)
-        else:
-            await self.save(edit)
+    async def orphan(self, edit: Edit) -> None:
+        """Take the name of an edit away; its bytes go when nobody has it open."""
+        edit.is_orphan = True
+        self.overlay.hide(edit)
+        await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
+        for earlier in (edit.backup, edit.in_flight):
+            if earlier is not None and earlier is not edit.staged and not edit.is_under_way:
+                await trio.to_thread.run_sync(edit.home.discard, earlier)
+        self.collect(edit.node)
 
-    async def _keep_here(self, edit: Edit) -> None:
-        """Keep a file on this machine, an empty one too, for a while or until it is renamed."""
-        if not edit.stays_here:
-            edit.due_at = trio.current_time() + QUIET_S
-            self._scheduled.set()
-        if not edit.staged.sealed:
-            try:
-                await self._seal(edit)
-            except OSError as error:
-                self._report(edit, f"it would not survive a crash: {error.strerror}")
-
-    async def save(self, edit: Edit) -> None:
-        """Save an edit in its turn."""
-        if edit.saving is None:
-            edit.saving, edit.due_at = trio.Event(), math.inf
-            await self.turns.take(partial(self.save_in_turn, edit))
-
-    async def save_in_turn(self, edit: Edit) -> None:
-        """Save an edit inside of a change; a failure is kept with it and tried again."""
-        saving = edit.saving = trio.Event() if edit.saving is None else edit.saving
-        try:
-            if self.overlay.edits.get(edit.node.ino) is edit and not edit.is_orphan:
-                self._ended(edit, await self.saver.save(edit))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the bytes
-            self._keep(edit, error)
-        finally:
-            edit.saving = None
-            saving.set()
-
-    def _ended(self, edit: Edit, listed: Node | None) -> None:
-        node, staged = edit.node, edit.staged
-        # What the writer has seen stays: vim warns if a save changes the time of its file.
-        node.mtime_ns = staged.mtime_ns or node.mtime_ns
-        node.size = Exact(staged.size)
-        self.overlay.end(edit)
-        if listed is None:
-            log.info("a saved file was removed by somebody else in the same moment")
-        else:
-            self.overlay.become(node, listed)
-
-    def _keep(self, edit: Edit, error: Exception) -> None:
-        edit.failure = str(error) or type(error).__name__
-        edit.due_at = trio.current_time() + min(RETRY_MAX_S, RETRY_S * 2**edit.failures)
-        edit.failures += 1
-        self.overlay.show(edit)
-        self._scheduled.set()
-        if isinstance(error, (errors.ArtifactFSError, OSError)):
-            log.info("a save failed and is kept: %s", error)
-        else:
-            log.error("a save failed in an unforeseen way and is kept", exc_info=error)
-        self._report(edit, f"not saved yet: {edit.failure}")
-
-    # -- what is saved although nobody closes it -------------------------------------------------------------
-
-    async def keep_saving(self) -> None:
-        """Save what is due, for as long as the mount lives."""
-        while True:
-            due = min((edit.due_at for edit in self.overlay.edits.values()), default=math.inf)
-            with trio.move_on_at(due):
-                await self._scheduled.wait()
-            self._scheduled = trio.Event()
-            now = trio.current_time()
-            for edit in list(self.overlay.edits.values()):
-                if edit.due_at <= now:
-                    await self.save(edit)
+    def collect(self, node: Node) -> None:
+        """Drop an orphan that nobody has open any more."""
+        edit = self.overlay.edits.get(node.ino)
+        if edit is not None and edit.is_orphan and node.handles == 0 and edit.staged.writers == 0:
+            self.overlay.let_go(edit)
+            if not edit.is_under_way:
+                edit.home.discard(edit.staged)
 
     async def finish(self) -> None:
-        """Save what waits for its time, once, and make durable what is open: the mount ends."""
+        """Make durable what is open, and wait for what is being published: the mount ends."""
         for edit in list(self.overlay.edits.values()):
-            if edit.is_orphan or not edit.staged.touched or edit.staged.broken:
+            if edit.is_orphan or not edit.staged.touched or edit.staged.broken or not edit.staged.dirty:
                 continue
             try:
-                await self.flush(edit)
-            except OSError as error:
-                self._report(edit, f"not written: {error.strerror}")
-            if not edit.staged.writers and not edit.stays_here:
-                await self.save(edit)
-        await self.turns.all_done()
-        for staging in self.adopted:
-            staging.close()
+                await self.seal(edit)
+            except (OSError, errors.ArtifactFSError) as error:
+                self.context.report(edit.source, self.context.path_of(edit.node), f"not written: {error}")
+        await self.writeback.finish()

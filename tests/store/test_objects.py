@@ -45,7 +45,7 @@ def test_a_file_is_copied_not_linked(objects: Objects, tmp_path: Path):
     """What is done to a source afterwards does not reach the object."""
     source = tmp_path / "draft"
     source.write_bytes(b"first")
-    sha256, size = objects.put_file(source)
+    ((sha256, size),) = objects.put_files([source])
     source.write_bytes(b"other")
     assert (objects.read(sha256), size) == (b"first", 5)
 
@@ -85,6 +85,35 @@ def test_nothing_shows_under_its_name_before_it_is_durable(objects: Objects, mon
     events.clear()
     objects.put(b"hasty", durable=False)
     assert events == ["rename"]
+
+
+def test_many_files_share_the_sync_of_their_directories(objects: Objects, tmp_path: Path, monkeypatch):
+    """Each file is synced by itself, each directory once and after the last rename; the order is that of the files."""
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def seen_fsync(fd):
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        events.append("file" if os.path.isfile(path) else os.path.relpath(path, objects.root))
+        fsync(fd)
+
+    def seen_replace(self, target):
+        events.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(Path, "replace", seen_replace)
+    sources = []
+    for number in range(300):  # more than there are directories
+        sources.append(tmp_path / f"draft-{number}")
+        sources[-1].write_bytes(b"%d" % number)
+    found = objects.put_files([*sources, sources[0]])
+    assert [objects.read(sha256) for sha256, _ in found] == [b"%d" % number for number in (*range(300), 0)]
+    last = len(events) - events[::-1].index("rename")
+    assert events[:last].count("file") >= 300
+    directories = [event for event in events if event not in {"file", "rename"}]
+    assert directories == [*sorted({sha256[:2] for sha256, _ in found}), "."]
+    assert events[-len(directories) :] == directories
 
 
 @pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, errors.NoLocalSpace), (errno.EIO, errors.Unavailable)])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import trio
 from starlette.applications import Starlette
@@ -15,42 +14,21 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from artifactfs.server.run import serve_app
+from tests.support.serving import ServedInThread
 
-START_S = 30.0
 
-
-class Served:
+class Served(ServedInThread):
     """An application served on loopback while a block runs."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Prepare to serve ``app``."""
+        super().__init__()
         self.app = app
-        self.url = ""
-        self._ready = threading.Event()
-        self._stop = trio.Event()
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._thread = threading.Thread(target=lambda: trio.run(self._main), daemon=True)
 
-    def __enter__(self) -> Self:
-        """Serve."""
-        self._thread.start()
-        if not self._ready.wait(START_S):
-            raise TimeoutError
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End."""
-        if self._token is not None:
-            self._token.run_sync_soon(self._stop.set)
-        self._thread.join(START_S)
-
-    async def _main(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        async with trio.open_nursery() as nursery:
-            self.url = (await nursery.start(serve_app, self.app)).url
-            self._ready.set()
-            await self._stop.wait()
-            nursery.cancel_scope.cancel()
+    async def begin(self, nursery: trio.Nursery) -> str:
+        """Serve it."""
+        url: str = (await nursery.start(serve_app, self.app)).url
+        return url
 
 
 def uuid_of(name: str) -> str:

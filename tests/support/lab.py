@@ -13,11 +13,10 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,10 +26,9 @@ from artifactfs.server import storage
 from artifactfs.server.context import Signer
 from artifactfs.server.run import serve_app
 from artifactfs.store.catalog import Store
+from tests.support.serving import ServedInThread
 
 TOKEN = "vm0_live_laboratory"
-# Longer than any start on a busy two-core machine.
-START_S = 30.0
 
 
 @dataclass
@@ -38,9 +36,10 @@ class Fault:
     """What to do to requests whose path (with query) matches ``pattern``; ``times`` counts down, None is for ever.
 
     ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the
-    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``headers`` are added
-    to ``status``; ``refuse`` drops the connection instead of handling the request, and ``lose_answer`` after it was
-    handled.
+    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``lose_answer`` lets
+    the server do what was asked, and then drops the connection; ``headers`` are added to ``status``; with ``method``
+    only requests of it are meant; ``refuse`` drops the connection without doing anything, ``swallow`` after doing what
+    was asked and before a byte of the answer.
     """
 
     pattern: str
@@ -50,9 +49,11 @@ class Fault:
     delay_s: float = 0.0
     stall_after: int | None = None
     cut_after: int | None = None
-    refuse: bool = False
     lose_answer: bool = False
+    refuse: bool = False
+    swallow: bool = False
     times: int | None = None
+    method: str | None = None
 
 
 Weather = Callable[[str], Fault | None]
@@ -87,7 +88,7 @@ class Laboratory:
         query = scope["query_string"].decode()
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.seen.append(Seen(scope["method"], scope["path"], query, headers, self.origin))
-        fault = self._fault(f"{scope['path']}?{query}")
+        fault = self._fault(f"{scope['path']}?{query}", scope["method"])
         if fault is None and self.weather is not None:
             fault = self.weather(f"{scope['method']} {scope['path']}")
         if fault is None:
@@ -100,21 +101,34 @@ class Laboratory:
             await send({"type": "http.response.start", "status": fault.status, "headers": raw})
             await send({"type": "http.response.body", "body": fault.body})
             return
-        if fault.refuse or fault.lose_answer:
-            if fault.lose_answer:
+        if fault.refuse or fault.swallow:
+            if fault.swallow:
                 await self.app(scope, receive, _swallow)
             # After this hypercorn answers nothing for us, and closes the connection: the answer is not complete.
             await send({"type": "http.response.start", "status": 102, "headers": []})
             return
-        await self.app(scope, receive, self._disturbed(send, fault))
+        await self.app(scope, receive, self._lost(send) if fault.lose_answer else self._disturbed(send, fault))
 
-    def _fault(self, where: str) -> Fault | None:
+    def _fault(self, where: str, method: str) -> Fault | None:
         for fault in self.faults:
-            if fault.times != 0 and re.search(fault.pattern, where):
+            if fault.times != 0 and fault.method in {None, method} and re.search(fault.pattern, where):
                 if fault.times is not None:
                     fault.times -= 1
                 return fault
         return None
+
+    @staticmethod
+    def _lost(send: Send) -> Send:
+        """Announce a body and send nothing of it: hypercorn then hangs up."""
+
+        async def lost(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [(b"content-length", b"1")]}
+            else:
+                message = {"type": "http.response.body", "body": b"", "more_body": True}
+            await send(message)
+
+        return lost
 
     @staticmethod
     def _disturbed(send: Send, fault: Fault) -> Send:
@@ -143,47 +157,27 @@ async def _swallow(message: Message) -> None:
     """Take an answer that nobody gets."""
 
 
-class Lab:
+class Lab(ServedInThread):
     """A served store; use as a context manager."""
 
     def __init__(self, store: Store, *, token: str | None = None, weather: Weather | None = None) -> None:
         """Prepare to serve ``store``; ``weather`` is asked in the server's thread about each request."""
+        super().__init__()
         self.store = store
         self.token = token
         self.weather = weather
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
-        self.url = ""
-        self._stop = trio.Event()
-        self._ready = threading.Event()
-        self._trio: trio.lowlevel.TrioToken | None = None
-        self._thread = threading.Thread(target=lambda: trio.run(self._main), daemon=True)
 
-    def __enter__(self) -> Self:
-        """Serve."""
-        self._thread.start()
-        if not self._ready.wait(START_S):
-            raise TimeoutError
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End serving."""
-        if self._trio is not None:
-            self._trio.run_sync_soon(self._stop.set)
-        self._thread.join(START_S)
-
-    async def _main(self) -> None:
-        self._trio = trio.lowlevel.current_trio_token()
+    async def begin(self, nursery: trio.Nursery) -> str:
+        """Serve the bytes, and the dialects that name their address."""
         signer = Signer()
-        async with trio.open_nursery() as nursery:
-            objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage", self.weather)
-            bytes_at = await nursery.start(serve_app, objects)
-            app = server_app.build(self.store, storage_url=bytes_at.url, token=self.token, signer=signer)
-            main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main", self.weather))
-            self.url = main.url
-            self._ready.set()
-            await self._stop.wait()
-            nursery.cancel_scope.cancel()
+        objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage", self.weather)
+        bytes_at = await nursery.start(serve_app, objects)
+        app = server_app.build(self.store, storage_url=bytes_at.url, token=self.token, signer=signer)
+        main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main", self.weather))
+        url: str = main.url
+        return url
 
     def bases(self) -> dict[str, str]:
         """Return the base URL of each dialect."""

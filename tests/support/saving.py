@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.lab import Mounted, mounted
+from tests.support.lab import Mounted, environment, mounted
 
 # Longer than the local store's listings and the kernel's entries live, on a machine that does other things too.
 SEEN_S = 10.0
@@ -30,6 +31,18 @@ def local_mount(tmp_path: Path, *options: str, store: Path | None = None, **more
         yield mount
 
 
+def flushed(folder: Path) -> None:
+    """Wait until what was changed at or below a path of a mount is at its service."""
+    done = subprocess.run([sys.executable, "-m", "artifactfs", "flush", str(folder)], capture_output=True, text=True,
+                          check=False, timeout=60, env=environment(home_of(folder)))  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def home_of(folder: Path) -> Path:
+    """Return the home directory of the mount that a path is in."""
+    return next(above.parent / "home" for above in (folder, *folder.parents) if above.name == "mnt")
+
+
 def artifact_id(folder: Path, name: str) -> str:
     """Return the id of the listed artifact of a name in a workflow."""
     for shelf in (folder / "by-id").iterdir():
@@ -39,7 +52,8 @@ def artifact_id(folder: Path, name: str) -> str:
 
 
 def versions(folder: Path, name: str) -> list[Path]:
-    """Return the directories of the versions of an artifact in a workflow, oldest first."""
+    """Return the directories of the versions of an artifact in a workflow, oldest first, once all is published."""
+    flushed(folder)
     shelf = folder / artifact_id(folder, name) / "versions"
     return [shelf / f"v{at}" for at in range(1, len(list(shelf.iterdir())) + 1)]
 
@@ -109,5 +123,5 @@ def mount_again(mount: Mounted) -> None:
 
 def drafts(mount: Mounted) -> list[str]:
     """Return the files that the mounts of this home keep what is not saved yet in."""
-    base = mount.home / ".local/state/artifactfs/drafts"
-    return sorted(str(path.relative_to(base)) for path in base.rglob("*") if path.is_file())
+    base = mount.home / ".local/state/artifactfs/journal"
+    return sorted(str(path.relative_to(base)) for path in base.rglob("*.draft"))

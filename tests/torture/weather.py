@@ -12,6 +12,8 @@ MAX_DELAY_S = 0.05
 # One request in so many fails in some way: enough that each kind of request fails in each way within a run.
 SHARE = 0.12
 STATUSES = (500, 502, 503)
+# A status; nothing done; done, but no answer; done, and the answer cut off behind its head.
+KINDS = ("status", "refused", "unanswered", "cut")
 
 
 class BadDay:
@@ -28,9 +30,9 @@ class BadDay:
             return None
         fault = Fault("", delay_s=self.chance.uniform(0, MAX_DELAY_S))
         if self.chance.random() < SHARE:
-            kind = self.chance.choice(("status", "refused", "lost"))
+            kind = self.chance.choice(KINDS)
             self.counted[kind] += 1
             if kind == "status":
                 fault.status = self.chance.choice(STATUSES)
-            fault.refuse, fault.lose_answer = kind == "refused", kind == "lost"
+            fault.refuse, fault.swallow, fault.lose_answer = kind == "refused", kind == "unanswered", kind == "cut"
         return fault

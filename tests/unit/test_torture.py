@@ -118,7 +118,7 @@ def test_a_store_is_seen_by_file_whoever_made_it(tmp_path: Path):
     store.close()
 
 
-@pytest.mark.parametrize(("what", "there"), [("refuse", 0), ("lose_answer", 1)])
+@pytest.mark.parametrize(("what", "there"), [("refuse", 0), ("swallow", 1), ("lose_answer", 1)])
 async def test_an_answer_that_is_lost_may_have_been_one(tmp_path: Path, what: str, there: int):
     """The connection ends without an answer; what was asked for is done, or not."""
     store = Store(tmp_path / "store")
@@ -141,6 +141,7 @@ def test_a_bad_day_has_all_kinds_of_failures_and_ends():
     assert {fault.status for fault in faults} == {None, 500, 502, 503}
     assert min(day.counted.values()) > 20
     assert any(fault.refuse for fault in faults)
+    assert any(fault.swallow for fault in faults)
     assert any(fault.lose_answer for fault in faults)
     assert all(0 <= fault.delay_s <= 0.05 for fault in faults)
     day.calm = True

@@ -11,6 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from artifactfs import errors
 from artifactfs.model.content import Access, ContentRef, Exact
 from artifactfs.model.entry import (
     Accepts,
@@ -25,10 +26,14 @@ from artifactfs.model.entry import (
     TreeMember,
     Version,
 )
+from artifactfs.providers.base import Draft
+from artifactfs.store.rows import TreeFile
+from artifactfs.store.trees import parents
 
 if TYPE_CHECKING:
     from artifactfs.model.entry import VersionContent
-    from artifactfs.store.rows import Run, StoredArtifact, StoredVersion, TreeFile, Workflow
+    from artifactfs.providers.base import Manifest
+    from artifactfs.store.rows import Run, StoredArtifact, StoredVersion, Workflow
 
 ROOT = "root"
 WORKFLOW = "workflow"
@@ -197,3 +202,35 @@ def member(source: str, file: TreeFile) -> TreeMember:
         executable=file.executable,
         mtime_ns=file.mtime_ns,
     )
+
+
+def _tree_file(path: str, wanted: Draft | TreeMember) -> TreeFile:
+    if isinstance(wanted, Draft):
+        return TreeFile(path, wanted.sha256, wanted.size, wanted.executable, wanted.mtime_ns)
+    if wanted.kind == "symlink":
+        return TreeFile(path, None, mtime_ns=wanted.mtime_ns, target=wanted.target or "")
+    if wanted.kind == "dir":
+        return TreeFile(path, None, mtime_ns=wanted.mtime_ns)
+    sha256 = getattr(wanted.content, "sha256", None)
+    if sha256 is None:
+        raise errors.CorruptContent("the bytes of a member have no name in the store", subject=path)
+    return TreeFile(path, sha256, wanted.size, wanted.executable, wanted.mtime_ns)
+
+
+def tree_files(manifest: Manifest) -> list[TreeFile]:
+    """Return the rows for what a tree is to hold.
+
+    Raises:
+        NameNotAllowed: a path does not stay below its tree.
+        NotADirectory: a file or symlink stands above another path.
+        CorruptContent: a file whose hash nobody has said cannot be in the store.
+    """
+    for path in manifest:
+        if not is_legal_path(path):
+            raise errors.NameNotAllowed("the path does not stay below its tree", subject=path)
+    files = [_tree_file(path, wanted) for path, wanted in manifest.items()]
+    above = {parent for path in manifest for parent in parents(path)}
+    for file in files:
+        if file.path in above and (file.sha256 or file.target is not None):
+            raise errors.NotADirectory(f"{file.path} is a file with something below it", subject=file.path)
+    return files

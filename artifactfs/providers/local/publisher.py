@@ -3,7 +3,8 @@
 Rules of this file: a draft is a durable object before a row names it; each change is one transaction,
 decided on what the store holds at that moment. A save onto a version that is no longer current is refused
 with ``Conflict``; one that the store holds already, as after a crash between the commit and its
-acknowledgement, succeeds and makes nothing.
+acknowledgement, succeeds and makes nothing. No facts need be remembered between two tries: where an earlier one may
+have come through, the version that followed the base tells, also when others have followed that.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from artifactfs import errors
-from artifactfs.providers.local import edits, entries
-from artifactfs.store.rows import TreeFile
+from artifactfs.providers.base import Draft
+from artifactfs.providers.local import entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from artifactfs.model.entry import Artifact, DirRef
-    from artifactfs.providers.base import Draft
+    from artifactfs.providers.base import Attempt, Change, Manifest, Read
     from artifactfs.providers.local.view import StoreView
-    from artifactfs.store.rows import StoredArtifact, Workflow
+    from artifactfs.store.objects import Objects
+    from artifactfs.store.rows import StoredArtifact, StoredVersion, TreeFile, Workflow
 
 T = TypeVar("T")
+
+# Drafts that one turn of a thread copies: 1,000 small ones take about a second, and a mount that ends waits for that.
+AT_ONCE = 1000
 
 
 class LocalPublisher:
@@ -43,6 +49,22 @@ class LocalPublisher:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+    # -- what can be stored ----------------------------------------------------------------------------------
+
+    def vet(self, name: str, path: Path, size: int) -> None:  # noqa: ARG002 - any content is taken
+        """Refuse a name that the store cannot keep.
+
+        Raises:
+            NameNotAllowed: UTF-8 cannot say it.
+        """
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise errors.NameNotAllowed("the store keeps only text that UTF-8 can encode", subject=name) from error
+
+    async def permits(self, change: Change) -> None:
+        """Return: the store can do everything."""
 
     # -- workflows -------------------------------------------------------------------------------------------
 
@@ -75,7 +97,7 @@ class LocalPublisher:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    async def create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft) -> Artifact:
+    async def create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft, attempt: Attempt) -> Artifact:
         """Make an artifact that is one file, v1.
 
         Raises:
@@ -83,21 +105,22 @@ class LocalPublisher:
             NotPermitted: the place is not the workflow itself.
         """
         await self._take([draft])
-        return await self._in_thread(partial(self._create_file, ref, path, draft))
+        return await self._in_thread(partial(self._create_file, ref, path, draft, attempt))
 
-    def _create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft) -> Artifact:
+    def _create_file(self, ref: DirRef, path: tuple[str, ...], draft: Draft, attempt: Attempt) -> Artifact:
         with self._store.transaction():
             workflow, name = self._view.workflow(ref), _name(path)
             for taken in self._store.artifacts_named(workflow.id, name):
-                current = self._view.current(taken)
-                if current and (current.sha256, current.executable) == (draft.sha256, draft.executable):
+                # An earlier try may have made it, and somebody else the next version.
+                known = {taken.current} if attempt.is_first else {taken.current, 1}
+                if any(_says(self._store.version(taken.id, seq), draft) for seq in known):
                     return self._view.artifact(taken.id)
                 raise errors.AlreadyExists("there is an artifact of that name", subject=name)
             made = self._store.add_artifact(workflow.id, name, "file", media_type=entries.media_type_of(name))
             self._store.save_file(made.id, draft.sha256, draft.size, executable=draft.executable)
             return self._view.artifact(made.id)
 
-    async def save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
+    async def save_file(self, artifact: Artifact, draft: Draft, attempt: Attempt) -> Artifact:
         """Make the next version of a file; one that was removed comes back with it.
 
         Raises:
@@ -106,19 +129,20 @@ class LocalPublisher:
             NotFound: there is no such artifact, or its workflow was removed.
         """
         await self._take([draft])
-        return await self._in_thread(partial(self._save_file, artifact, draft))
+        return await self._in_thread(partial(self._save_file, artifact, draft, attempt))
 
-    def _save_file(self, artifact: Artifact, draft: Draft) -> Artifact:
+    def _save_file(self, artifact: Artifact, draft: Draft, attempt: Attempt) -> Artifact:
         with self._store.transaction():
             stored = self._view.stored(artifact.key)
             if stored.deleted:
                 self._view.artifact(stored.id)  # its workflow may be gone, too
                 self._store.restore_artifact(stored.id)
-            current = self._view.current(stored)
-            if current is None or (current.sha256, current.executable) != (draft.sha256, draft.executable):
-                if _version_id(artifact) != (current and entries.version_id(current)):
-                    raise errors.Conflict("somebody else saved it first", subject=artifact.id)
+            if self._is_current(artifact, stored):
                 self._store.save_file(stored.id, draft.sha256, draft.size, executable=draft.executable)
+            else:
+                known = {stored.current, self._after(artifact, stored, attempt)}
+                if not any(_says(self._store.version(stored.id, seq), draft) for seq in known):
+                    raise errors.Conflict("somebody else saved it first", subject=artifact.id)
             return self._view.artifact(stored.id)
 
     # -- trees -----------------------------------------------------------------------------------------------
@@ -143,67 +167,64 @@ class LocalPublisher:
             self._store.save_tree(made.id, [])
             return self._view.artifact(made.id)
 
-    async def change_tree(
-        self, artifact: Artifact, changes: Mapping[str, Draft | None], made: Sequence[str] = ()
-    ) -> Artifact:
-        """Make the next version of a tree from what it now holds; one version for all changes together.
-
-        Raises:
-            Conflict: a path in ``changes`` is no longer as in the version of ``artifact``.
-            NotFound: the artifact was removed.
-            NameNotAllowed, NotADirectory, IsADirectory, AlreadyExists, DirectoryNotEmpty: no tree can be so.
-        """
-        await self._take([draft for draft in changes.values() if draft])
-        wanted = {
-            path: TreeFile(path, draft.sha256, draft.size, draft.executable, draft.mtime_ns) if draft else None
-            for path, draft in changes.items()
-        }
-        return await self._in_thread(partial(self._change_tree, artifact, wanted, made))
-
-    def _change_tree(self, artifact: Artifact, wanted: Mapping[str, TreeFile | None], made: Sequence[str]) -> Artifact:
-        with self._store.transaction():
-            stored = self._living(artifact)
-            present = self._store.tree(stored.id, stored.current)
-            self._refuse_overtaken(artifact, stored, present, wanted)
-            self._store.save_tree(stored.id, edits.change(present, wanted, made))
-            return self._view.artifact(stored.id)
-
-    async def rename_in_tree(self, artifact: Artifact, old: str, new: str) -> Artifact:
-        """Move a file or directory within a tree; a file at ``new`` is replaced. Done already is done.
-
-        Raises:
-            Conflict: what is at ``new`` is no longer as in the version of ``artifact``.
-            NotFound: the artifact was removed, or has nothing at either path.
-            NameNotAllowed, InvalidRequest, NotADirectory, IsADirectory, DirectoryNotEmpty: no tree can be so.
-        """
-        return await self._in_thread(partial(self._rename_in_tree, artifact, old, new))
-
-    def _rename_in_tree(self, artifact: Artifact, old: str, new: str) -> Artifact:
-        with self._store.transaction():
-            stored = self._living(artifact)
-            present = self._store.tree(stored.id, stored.current)
-            here = {file.path: file for file in present}
-            if not any(path == old or path.startswith(f"{old}/") for path in here):
-                if not any(path == new or path.startswith(f"{new}/") for path in here):
-                    raise errors.NotFound(f"{old} is not in the tree", subject=old)
-                return self._view.artifact(stored.id)
-            self._refuse_overtaken(artifact, stored, present, {new: here.get(old)})
-            self._store.save_tree(stored.id, edits.move(present, old, new))
-            return self._view.artifact(stored.id)
-
-    def _refuse_overtaken(
+    async def save_tree(
         self,
         artifact: Artifact,
-        stored: StoredArtifact,
-        present: Sequence[TreeFile],
-        wanted: Mapping[str, TreeFile | None],
-    ) -> None:
+        manifest: Manifest,
+        attempt: Attempt,
+        *,
+        read: Read,  # noqa: ARG002 - the members' bytes are here already
+        message: str | None = None,
+    ) -> Artifact:
+        """Make the next version of a tree, which is then exactly ``manifest``; the same as the current one makes none.
+
+        Raises:
+            Conflict: the current version is no longer that of ``artifact``, and says something else.
+            NotFound: the artifact was removed.
+            NameNotAllowed, NotADirectory: no tree can be so.
+            CorruptContent: the store has not got the bytes of a member, or a draft is not what it was sealed as.
+        """
+        files = await self._in_thread(partial(entries.tree_files, manifest))
+        drafts = [wanted for wanted in manifest.values() if isinstance(wanted, Draft)]
+        await self._take(drafts)
+        taken = {draft.sha256 for draft in drafts}
+        return await self._in_thread(partial(self._save_tree, artifact, files, taken, attempt, message))
+
+    def _save_tree(
+        self, artifact: Artifact, files: Sequence[TreeFile], taken: set[str], attempt: Attempt, message: str | None
+    ) -> Artifact:
+        with self._store.transaction():
+            stored = self._living(artifact)
+            if not self._is_current(artifact, stored):
+                after = self._after(artifact, stored, attempt)
+                if not any(self._store.is_tree(stored.id, seq, files) for seq in {stored.current, after}):
+                    raise errors.Conflict("somebody else changed it first", subject=artifact.id)
+                return self._view.artifact(stored.id)
+            self._demand_objects(stored, files, taken)
+            self._store.save_tree(stored.id, files, message=message)
+            return self._view.artifact(stored.id)
+
+    def _demand_objects(self, stored: StoredArtifact, files: Sequence[TreeFile], taken: set[str]) -> None:
+        # The objects that a version names are here: to look at each file of 10,000 would take as long as the save.
+        wanted = {file.sha256 for file in files if file.sha256} - taken
+        if missing := wanted - self._store.objects_of(stored.id, stored.current):
+            for sha256 in sorted(missing):
+                if not self._store.objects.has(sha256):
+                    raise errors.CorruptContent("the store has no such object", subject=sha256)
+
+    def _is_current(self, artifact: Artifact, stored: StoredArtifact) -> bool:
+        current = self._view.current(stored)
+        return _version_id(artifact) == (current and entries.version_id(current))
+
+    def _after(self, artifact: Artifact, stored: StoredArtifact, attempt: Attempt) -> int:
+        """Return the version that was made onto that of ``artifact``: an earlier try may have; 0 if none can be it."""
+        if attempt.is_first:
+            return 0
         asked = _version_id(artifact)
-        base = [v for v in self._store.versions(stored.id) if entries.version_id(v) == asked]
-        if not base or base[-1].seq == stored.current:
-            return
-        if path := edits.overtaken(self._store.tree(stored.id, base[-1].seq), present, wanted):
-            raise errors.Conflict(f"somebody else changed {path} first", subject=path)
+        if asked is None:
+            return 1
+        seen = [version.seq for version in self._store.versions(stored.id) if entries.version_id(version) == asked]
+        return seen[-1] + 1 if seen else 0
 
     # -- places ----------------------------------------------------------------------------------------------
 
@@ -220,7 +241,7 @@ class LocalPublisher:
     def _rename(self, artifact: Artifact, ref: DirRef, path: tuple[str, ...]) -> Artifact:
         with self._store.transaction():
             stored, workflow = self._living(artifact), self._view.workflow(ref)
-            inside = self._inside_run(stored, workflow, path)
+            inside = _inside_run(stored, workflow, path)
             name = inside or _name(path)
             run_id, phase = (stored.run_id, stored.phase) if inside else (None, "")
             for taken in self._store.artifacts_named(workflow.id, name, run_id=run_id, phase=phase):
@@ -235,13 +256,6 @@ class LocalPublisher:
             )
             return self._view.artifact(stored.id)
 
-    @staticmethod
-    def _inside_run(stored: StoredArtifact, workflow: Workflow, path: tuple[str, ...]) -> str | None:
-        """Return the name that ``path`` means below the artifact's own run and phase, None if it is not there."""
-        place = (stored.run_id, stored.phase) if stored.phase else (stored.run_id,)
-        is_there = workflow.id == stored.workflow_id and path[: len(place)] == place
-        return "/".join(path[len(place) :]) if is_there else None
-
     async def remove(self, artifact: Artifact) -> None:
         """Take an artifact out of the present; done already is done."""
         await self._in_thread(partial(self._store.delete_artifact, artifact.key))
@@ -253,19 +267,10 @@ class LocalPublisher:
 
         Raises:
             CorruptContent: a draft is gone, or is not what it was sealed as.
-            NoLocalSpace, Unavailable: the disk said no.
+            NoLocalSpace, Unavailable: the disk said no, or a draft cannot be read now.
         """
-        for draft in drafts:
-            await self._in_thread(partial(self._take_one, draft))
-
-    def _take_one(self, draft: Draft) -> None:
-        try:
-            found = self._store.objects.put_file(draft.path)
-        except OSError as error:
-            message = f"what was to be saved cannot be read: {error.strerror}"
-            raise errors.CorruptContent(message, subject=str(draft.path)) from error
-        if found != (draft.sha256, draft.size):
-            raise errors.CorruptContent("what was to be saved has changed", subject=str(draft.path))
+        for at in range(0, len(drafts), AT_ONCE):
+            await self._in_thread(partial(_take, self._store.objects, drafts[at : at + AT_ONCE]))
 
     def _living(self, artifact: Artifact) -> StoredArtifact:
         stored = self._view.stored(artifact.key)
@@ -276,6 +281,31 @@ class LocalPublisher:
 
 def _version_id(artifact: Artifact) -> str | None:
     return artifact.current.id if artifact.current else None
+
+
+def _says(version: StoredVersion | None, draft: Draft) -> bool:
+    return version is not None and (version.sha256, version.executable) == (draft.sha256, draft.executable)
+
+
+def _take(objects: Objects, drafts: Sequence[Draft]) -> None:
+    try:
+        found = objects.put_files([draft.path for draft in drafts])
+    except FileNotFoundError as error:
+        raise errors.CorruptContent("what was to be saved is gone", subject=str(error.filename or "")) from error
+    except OSError as error:
+        # Too many open files, say: that passes, and the draft is still there.
+        message = f"what was to be saved cannot be read: {error.strerror}"
+        raise errors.Unavailable(message, subject=str(error.filename or "")) from error
+    for draft, taken in zip(drafts, found, strict=True):
+        if taken != (draft.sha256, draft.size):
+            raise errors.CorruptContent("what was to be saved has changed", subject=str(draft.path))
+
+
+def _inside_run(stored: StoredArtifact, workflow: Workflow, path: tuple[str, ...]) -> str | None:
+    """Return the name that ``path`` means below the artifact's own run and phase, None if it is not there."""
+    place = (stored.run_id, stored.phase) if stored.phase else (stored.run_id,)
+    is_there = workflow.id == stored.workflow_id and path[: len(place)] == place
+    return "/".join(path[len(place) :]) if is_there else None
 
 
 def _name(path: tuple[str, ...]) -> str:

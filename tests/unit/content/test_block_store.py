@@ -8,7 +8,6 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,23 +17,7 @@ from artifactfs.content.block_index import BlockIndex
 from artifactfs.content.block_queue import MOST_BYTES, ROOM_BYTES
 from artifactfs.content.block_store import HOT_BYTES, BlockStore
 from artifactfs.content.extents import BLOCK
-
-LIMIT = 64 * BLOCK
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[BlockStore]:
-    made = BlockStore(tmp_path, LIMIT, min_free=0)
-    yield made
-    made.close()
-
-
-def block(seed: int, length: int = BLOCK) -> bytes:
-    return (seed.to_bytes(4, "big") * (length // 4 + 1))[:length]
-
-
-def files(root: Path) -> list[Path]:
-    return [path for path in (root / "blocks").rglob("*") if path.is_file()]
+from tests.support.blocks import LIMIT, block, files
 
 
 def test_blocks_outlive_the_process(tmp_path: Path, store: BlockStore) -> None:

@@ -16,9 +16,8 @@ import pytest
 from artifactfs.content import cache_check
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK
+from tests.support.blocks import LIMIT, block, files
 from tests.support.tiny_disk import tiny
-
-LIMIT = 64 * BLOCK
 
 
 @pytest.fixture
@@ -31,14 +30,6 @@ def store(tmp_path: Path) -> Iterator[BlockStore]:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
-
-
-def block(seed: int, length: int = BLOCK) -> bytes:
-    return (seed.to_bytes(4, "big") * (length // 4 + 1))[:length]
-
-
-def files(root: Path) -> list[Path]:
-    return [path for path in (root / "blocks").rglob("*") if path.is_file()]
 
 
 @pytest.fixture

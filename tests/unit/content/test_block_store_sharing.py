@@ -9,30 +9,13 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK
-
-LIMIT = 64 * BLOCK
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[BlockStore]:
-    made = BlockStore(tmp_path, LIMIT, min_free=0)
-    yield made
-    made.close()
-
-
-def block(seed: int, length: int = BLOCK) -> bytes:
-    return (seed.to_bytes(4, "big") * (length // 4 + 1))[:length]
-
-
-def files(root: Path) -> list[Path]:
-    return [path for path in (root / "blocks").rglob("*") if path.is_file()]
+from tests.support.blocks import LIMIT, block, files
 
 
 def fill(store: BlockStore, key: str, *blocks: bytes) -> str:

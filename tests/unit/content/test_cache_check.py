@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from artifactfs.content import cache_check
 from artifactfs.content.block_store import BlockStore
-from artifactfs.content.extents import BLOCK
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[BlockStore]:
-    made = BlockStore(tmp_path, 64 * BLOCK, min_free=0)
-    yield made
-    made.close()
-
-
-def files(root: Path) -> list[Path]:
-    return [path for path in (root / "blocks").rglob("*") if path.is_file()]
+from tests.support.blocks import files
 
 
 def fill(store: BlockStore, key: str, data: bytes) -> None:

@@ -99,7 +99,7 @@ def test_a_database_that_is_only_locked_is_left_alone(tmp_path: Path, monkeypatc
     facts = Facts(tmp_path / "facts.db")
     facts.put_size("a", 1)
     facts._db.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("artifactfs.content.database.BUSY_S", 0.05)
+    monkeypatch.setattr("artifactfs.database.BUSY_S", 0.05)
     assert Facts(tmp_path / "facts.db").sizes(["a"]) == {"a": 1}
     facts._db.execute("ROLLBACK")
     with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as other:

@@ -1,0 +1,72 @@
+"""What everybody needs who publishes changes of one mount."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from artifactfs import errors
+from artifactfs.content.reader import ContentReader
+from artifactfs.journal.records import Record
+from artifactfs.journal.staging import Staging
+from artifactfs.providers.base import Publisher
+from artifactfs.tree.nodes import Node
+from artifactfs.vfs.directories import Directories
+from artifactfs.vfs.overlay import Overlay
+from artifactfs.vfs.sources import Source
+
+
+@dataclass(slots=True)
+class Context:
+    """The mount that changes are published of.
+
+    Attributes:
+        order: held by whoever changes names: each such change is one step.
+        report: told of source, path and message of what a person may ask about.
+        saved: told of the source of each save.
+        path_of: says the path of a node.
+        pointer_saved: told of an inode whose bytes are now those of a pointer that this mount has written.
+    """
+
+    sources: Mapping[str, Source]
+    directories: Directories
+    content: ContentReader
+    overlay: Overlay
+    order: trio.Lock = field(default_factory=trio.Lock)
+    report: Callable[[str, str, str], None] = lambda _source, _path, _message: None
+    saved: Callable[[str], None] = lambda _source: None
+    path_of: Callable[[Node], str] = lambda node: node.name
+    pointer_saved: Callable[[Node], None] = lambda _node: None
+
+    def publisher(self, source: str) -> Publisher:
+        """Return what can change a source.
+
+        Raises:
+            ReadOnly: nothing can.
+        """
+        publisher = self.sources[source].provider.publisher if source in self.sources else None
+        if publisher is None:
+            message = f"{source or 'this place'} takes no writes"
+            raise errors.ReadOnly(message)
+        return publisher
+
+
+@dataclass(slots=True)
+class Try:
+    """The ``providers.base.Attempt`` of a change: what its record says of earlier tries."""
+
+    home: Staging
+    record: Record
+    is_first: bool
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return what earlier tries have noted."""
+        return self.record.facts
+
+    async def note(self, **facts: str) -> None:
+        """Remember facts, durably before it returns."""
+        self.record.facts.update(facts)
+        await trio.to_thread.run_sync(self.home.journal.put, self.record)

@@ -1,0 +1,146 @@
+"""What the journal has of each change, and the change again from that.
+
+Rules of this file: no I/O. A record says everything that is needed to carry a change out without asking anybody: the
+next mount may begin offline. What cannot be read raises ``ValueError``, and its bytes are kept.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from artifactfs.journal.records import Record
+from artifactfs.model import codec
+from artifactfs.model.content import Content, Exact
+from artifactfs.model.entry import Accepts, Artifact, DirRef, Role, SingleFile, Version
+from artifactfs.tree.inodes import number
+from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
+from artifactfs.vfs.overlay import Edit, Gone, Job, Removal, Spot, WorkTree, join
+
+FILE, REMOVAL, TREE, NAME = "file", "removal", "tree", "name"
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _artifact_text(artifact: Artifact | None) -> str | None:
+    return None if artifact is None else _text(codec.pack_entries([artifact]))
+
+
+def artifact_of(text: object) -> Artifact | None:
+    """Return an artifact that was written into a record."""
+    if not isinstance(text, str):
+        return None
+    (entry,) = codec.Reader().entries(base64.b64decode(text))
+    if not isinstance(entry, Artifact):
+        message = "not an artifact"
+        raise ValueError(message)  # noqa: TRY004 - what is on disk is wrong, not a type of ours
+    return entry
+
+
+def _content_text(content: Content | None, *, executable: bool) -> str | None:
+    return None if content is None else _text(codec.pack_versions([Version("", SingleFile(content, executable))]))
+
+
+def _content_of(text: object) -> Content | None:
+    if not isinstance(text, str):
+        return None
+    (version,) = codec.Reader().versions(base64.b64decode(text))
+    return version.content.content if isinstance(version.content, SingleFile) else None
+
+
+def _spot(directory: Spot) -> dict[str, Any]:
+    match directory:
+        case Listed(ref=ref, prefix=prefix, role=role, accepts=accepts):
+            return {"at": [ref.kind, list(ref.args), list(prefix), role.value, accepts.value]}
+        case VersionDir(artifact=artifact, path=path):
+            return {"tree": _artifact_text(artifact), "path": path}
+
+
+def spot_of(what: dict[str, Any], source: str) -> Spot:
+    """Return the directory that a record names."""
+    if "tree" in what:
+        artifact = artifact_of(what["tree"])
+        if artifact is None:
+            message = "a tree without an artifact"
+            raise ValueError(message)
+        return VersionDir(artifact, artifact.current, str(what["path"]), present=True)
+    kind, args, prefix, role, accepts = what["at"]
+    return Listed(DirRef(source, kind, tuple(args)), tuple(prefix), Role(role), Accepts(accepts))
+
+
+def _record(job: Job, what: dict[str, Any]) -> Record:
+    job.acknowledged()
+    what["shown"] = job.shown
+    return Record(
+        number=job.number, what=what, state=job.state, tries=job.tries, error=job.error, facts=dict(job.facts),
+        since_ns=job.since_ns,
+    )  # fmt: skip
+
+
+def of_edit(edit: Edit) -> Record:
+    """Return the record of a file that was written."""
+    behind = edit.in_flight.number if edit.in_flight and edit.in_flight is not edit.staged else None
+    what = {
+        "kind": FILE, **_spot(edit.directory), "name": edit.node.name,
+        "base": _artifact_text(edit.base), "base_sha256": edit.base_sha256, "local": edit.is_local,
+        "executable": edit.staged.executable, "mtime_ns": edit.staged.mtime_ns, "after": behind,
+        "instead": edit.backup.number if edit.backup else None,
+        "replaces": edit.replaces.number if edit.replaces else None,
+    }  # fmt: skip
+    return _record(edit, what)
+
+
+def of_removal(removal: Removal) -> Record:
+    """Return the record of an artifact that is to be removed."""
+    what = {
+        "kind": REMOVAL, **_spot(removal.directory), "name": removal.name,
+        "artifact": _artifact_text(removal.artifact),
+    }  # fmt: skip
+    return _record(removal, what)
+
+
+def of_tree(tree: WorkTree) -> Record:
+    """Return the record of a changed tree: what its changes were made on."""
+    what = {
+        "kind": TREE, "base": _artifact_text(tree.base), "message": tree.message,
+        "opaque": sorted(tree.opaque),
+    }  # fmt: skip
+    return _record(tree, what)
+
+
+def of_name(tree: WorkTree, path: str, name: str, entry: Node | Gone) -> Record:
+    """Return the record of what a name in a changed tree stands for, if that is no edit."""
+    what: dict[str, Any] = {"kind": NAME, "of": tree.number, "path": path, "name": name}
+    if isinstance(entry, Gone):
+        what.update({"is": "gone", "was": entry.path})
+    else:
+        what.update({
+            "is": entry.kind.value, "executable": entry.executable, "mtime_ns": entry.mtime_ns,
+            "target": entry.target, "size": getattr(entry.size, "value", 0),
+            "content": _content_text(entry.content, executable=entry.executable),
+        })  # fmt: skip
+    return Record(number=tree.records[path, name], what=what, since_ns=tree.since_ns)
+
+
+def name_of(what: dict[str, Any], tree: WorkTree) -> Node | Gone:
+    """Return what a name in a changed tree stands for."""
+    if what["is"] == "gone":
+        return Gone(str(what["was"]))
+    node = made_node(tree, str(what["path"]), str(what["name"]), Kind(what["is"]), int(what["mtime_ns"]))
+    node.executable, node.target = bool(what["executable"]), what["target"]
+    node.content = _content_of(what["content"])
+    node.size = Exact(int(what["size"]))
+    return node
+
+
+def made_node(tree: WorkTree, path: str, name: str, kind: Kind, mtime_ns: int) -> Node:
+    """Return a node of something that was made in a tree here."""
+    whole = join(path, name)
+    identity = ("made", tree.source, tree.base.key, whole, kind.value, str(mtime_ns))
+    below = VersionDir(tree.base, tree.base.current, whole, present=True) if kind is Kind.DIRECTORY else None
+    return Node(
+        number(identity), identity, kind, name, directory=below, mtime_ns=mtime_ns, artifact=tree.base,
+        version=tree.base.current, tree_path=whole, writable=True, source=tree.source,
+    )  # fmt: skip
