@@ -109,7 +109,7 @@ class Record:
         """
         listed = [file for file in held if file.now]
         if len(listed) > 1:
-            yield f"{self.path}: it is listed {len(listed)} times"
+            yield f"{self.path}: it is listed {len(listed)} times: {'; '.join(self.name_of(f.now) for f in listed)}"
         if not self.is_at(held):
             yield f"{self.path}: the service has {self.name_of(self._now(held))}; {self.wanted()}"
         pasts = [file.past for file in held] if keeps_all else [(file.now,) for file in listed]
