@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -47,4 +48,10 @@ def _run(name: str, part: Callable[[Path], str]) -> int:
     return 0
 
 
+def _ended(*_: object) -> None:
+    sys.exit(143)
+
+
+# So that what is mounted is unmounted on the way out.
+signal.signal(signal.SIGTERM, _ended)
 sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import random
@@ -222,7 +223,19 @@ class Run:
                     f"a call failed with {name}: {how}" for name, how in writer.example.items() if name not in DEAD
                 ]
         if wrong:
-            raise Wrong("\n".join(wrong) + self.told())
+            raise Wrong("\n".join(wrong + self.strange(held)) + self.told())
+
+    def strange(self, held: Sequence[Held]) -> list[str]:
+        """Describe contents that nobody saved by the saves that their lines are of."""
+        records, found = {record.path: record for record in self.records}, []
+        for file in held:
+            record = records.get(file.path)
+            for sha256 in set(file.past) if record else ():
+                if record and sha256 and not record.knows(sha256):
+                    words = (line.split(" ")[-3:-2] for line in self.store.objects.read(sha256).decode().splitlines())
+                    parts = [f"{len(list(same))} lines of save {number}" for number, same in itertools.groupby(words)]
+                    found.append(f"{file.path}: {', '.join(parts[:9])}; asked for was {record.last()}")
+        return found
 
     def told(self) -> str:
         """Return what the mount itself says went wrong."""

@@ -86,6 +86,15 @@ class Record:
         how = "acknowledged" if state.acked else "never acknowledged"
         return f"save {state.number}, {how}" + (", which was not shown after the next mount" if state.void else "")
 
+    def knows(self, sha256: str) -> bool:
+        """Tell whether anybody ever saved this."""
+        return sha256 in self._by_hash
+
+    def last(self) -> str:
+        """Tell what was asked for last, a letter for what became of each: acknowledged, void, or neither."""
+        tail = self.states[-8:]
+        return " ".join(f"{s.number}{'a' if s.acked else 'v' if s.void else '?'}" for s in tail)
+
     def wanted(self) -> str:
         """Tell what would be right."""
         first, *more = self.possible()
