@@ -460,6 +460,32 @@ TREE = [
     Row("create a name that is the tree's own elsewhere", lambda p: put(p / "latest", b"x"), gives=b"x"),
     Row("create the form of an id", lambda p: put(p / "art_123abc", b"x"), gives=b"x"),
 ]  # fmt: skip
+TREE_LINKS = [
+    Row("symlink", after(lambda p: os.symlink("f", p / "s"), lambda p: os.readlink(p / "s")), gives="f"),
+    Row("open through a symlink", after(lambda p: os.symlink("f", p / "s"), bytes_of("s")), gives=F),
+    Row("write through a symlink", after(lambda p: os.symlink("f", p / "s"), after(lambda p: put(p / "s", b"J"),
+        bytes_of("f"))), gives=b"Jello"),
+    Row("open a symlink without following it", after(lambda p: os.symlink("f", p / "s"),
+        lambda p: open_close(p / "s", R | os.O_NOFOLLOW)), ELOOP),
+    Row("a symlink to a directory", after(lambda p: os.symlink("d/sub", p / "s"), bytes_of("s/f")), gives=F),
+    Row("a symlink to what is not there", after(lambda p: os.symlink("none", p / "s"), bytes_of("s")), ENOENT),
+    Row("unlink a symlink", after(lambda p: os.symlink("f", p / "s"), after(lambda p: (p / "s").unlink(), names_of())),
+        gives={"f", "g", "d", "e"}),
+    Row("rename a symlink", after(lambda p: os.symlink("f", p / "s"), after(lambda p: (p / "s").rename(p / "l"),
+        lambda p: os.readlink(p / "l"))), gives="f"),
+    Row("rename a symlink over a file", after(lambda p: os.symlink("f", p / "s"), after(lambda p: (p / "s").rename(
+        p / "g"), lambda p: os.readlink(p / "g"))), gives="f"),
+    Row("rename a file over a symlink", after(lambda p: os.symlink("f", p / "s"), after(lambda p: (p / "g").rename(
+        p / "s"), lambda p: ((p / "s").is_symlink(), (p / "f").read_bytes()))), gives=(False, F)),
+    Row("stat a symlink", after(lambda p: os.symlink("f", p / "s"), lambda p: stat.S_ISLNK((p / "s").lstat().st_mode)),
+        gives=True),
+    Row("rmdir of a symlink", after(lambda p: os.symlink("d", p / "s"), lambda p: (p / "s").rmdir()), ENOTDIR),
+    Row("create exclusively over a symlink", after(lambda p: os.symlink("none", p / "s"),
+        lambda p: open_close(p / "s", W | C | X)), EEXIST),
+    Row("symlink of 256 bytes", lambda p: os.symlink("f", p / LONG), ENAMETOOLONG),
+    Row("symlink to nothing", lambda p: os.symlink("", p / "s"), ENOENT),
+    Row("symlink to 4096 bytes", lambda p: os.symlink("t" * 4096, p / "s"), ENAMETOOLONG),
+]  # fmt: skip
 WORKFLOW = [
     Row("create a name of the tree itself", lambda p: open_close(p / "latest", W | C), EILSEQ),
     Row("create the form of an id", lambda p: open_close(p / "art_123abc", W | C), EILSEQ),
@@ -495,6 +521,9 @@ PAST = [
     Row("rmdir of a version", lambda p: p.rmdir(), EROFS),
     Row("rmdir of all versions", lambda p: p.parent.rmdir(), EROFS),
     Row("mkdir beside versions", lambda p: (p.parent / "v99").mkdir(), EROFS),
+    Row("symlink", lambda p: os.symlink("f", p / "new"), EROFS),
+    Row("link", lambda p: os.link(p / "f", p / "new"), EROFS),
+    Row("mkfifo", lambda p: os.mkfifo(p / "new"), EROFS),
     Row("mknod", lambda p: os.mknod(p / "new", 0o644 | stat.S_IFREG), EROFS),
     Row("chmod", lambda p: (p / "f").chmod(0o600), EROFS),
     Row("utimens", lambda p: os.utime(p / "f"), EROFS),
@@ -623,15 +652,6 @@ EXCLUDED_TREE = [
     Excluded("rename a directory into another tree", lambda p: (p / "d").rename(p.parent / "e" / "x"), "success", EXDEV,
              TWO_ARTIFACTS),
 ]  # fmt: skip
-# TODO(4): in trees this succeeds once they have working copies; in the past it is EROFS as all else.
-TREE_LINKS: list[Row | Excluded] = [
-    Excluded("symlink", lambda p: os.symlink("f", p / "s"), "success", EPERM, "not yet"),
-]
-PAST_LINKS: list[Row | Excluded] = [
-    Excluded("symlink", lambda p: os.symlink("f", p / "new"), "EROFS", EPERM, "not yet"),
-    Excluded("link", lambda p: os.link(p / "f", p / "new"), "EROFS", EPERM, "not yet"),
-    Excluded("mkfifo", lambda p: os.mkfifo(p / "new"), "EROFS", EPERM, "not yet"),
-]
 
 # -- places --------------------------------------------------------------------------------------------------
 
@@ -639,9 +659,9 @@ Place = Callable[[Path], Path]
 
 TABLES: list[tuple[str, Place, list[Row | Excluded]]] = [
     ("workflow", lambda own: own, [*BOTH, *WORKFLOW, *EXCLUDED, *EXCLUDED_WORKFLOW]),
-    ("tree", lambda own: own / "t", [*BOTH, *TREE, *EXCLUDED, *EXCLUDED_TREE, *TREE_LINKS]),
-    ("version of a tree", lambda own: own / artifact_id(own, "t") / "versions" / "v1", [*PAST, *PAST_LINKS]),
-    ("version of a file", lambda own: own / artifact_id(own, "f") / "versions" / "v1", [*PAST, *PAST_LINKS]),
+    ("tree", lambda own: own / "t", [*BOTH, *TREE, *TREE_LINKS, *EXCLUDED, *EXCLUDED_TREE]),
+    ("version of a tree", lambda own: own / artifact_id(own, "t") / "versions" / "v1", [*PAST]),
+    ("version of a file", lambda own: own / artifact_id(own, "f") / "versions" / "v1", [*PAST]),
     ("an artifact's id", lambda own: own / "by-id" / artifact_id(own, "f"), [*SHELF]),
     ("by-id", lambda own: own / "by-id", [*BY_ID]),
     (".artifactfs", lambda own: own.parent / ".artifactfs", [*CONTROL]),
@@ -697,7 +717,9 @@ def test_each_call_answers_as_its_row_says(mount: Mounted, own: str, place: Plac
         assert gave == row.gives
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.what) for row in (*BOTH, *TREE) if row.says != EXDEV])
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.what) for row in (*BOTH, *TREE, *TREE_LINKS) if row.says != EXDEV]
+)
 def test_a_disk_answers_the_same(tmp_path: Path, row: Row):
     """What is in no exclusion is what any filesystem of this machine does."""
     for path, data in PLACE.items():
