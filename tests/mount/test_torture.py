@@ -9,7 +9,7 @@ from tests.torture.services import SERVICES
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
-KILLS = {"local": 10}
+KILLS = {"local": 10, "syntropic137": 5, "vm0": 5, "vlmrun": 5}
 
 
 @pytest.fixture
