@@ -17,6 +17,7 @@ import artifactfs
 from artifactfs import errors
 from artifactfs.cli import render, saving_commands
 from artifactfs.cli.arguments import (
+    FAILED,
     ConfigFile,
     Json,
     MountPoint,
