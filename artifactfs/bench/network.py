@@ -29,7 +29,7 @@ class Network:
     @property
     def listen(self) -> str:
         """Return the address that servers listen on: all of them where nobody else is, else loopback."""
-        return "0.0.0.0" if self.names else LOOPBACK  # noqa: S104 - in a namespace of our own
+        return "0.0.0.0" if self.names else LOOPBACK  # noqa: S104 - a network namespace that only this run is in
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """Return a command as it is started where the servers run."""

@@ -156,7 +156,7 @@ def started(command: Sequence[str], log: Path, env: Mapping[str, str] | None = N
 
 def pause(seconds: float) -> None:
     """Wait."""
-    time.sleep(seconds)  # noqa: TID251 - no event loop here
+    time.sleep(seconds)  # noqa: TID251 - trio.sleep is for a loop, and a benchmark runs none
 
 
 def line_of(process: subprocess.Popen[bytes], within_s: float) -> bytes:
@@ -164,12 +164,15 @@ def line_of(process: subprocess.Popen[bytes], within_s: float) -> bytes:
 
     Raises:
         Hung: it wrote none in time, or ended.
+        TypeError: it was not started by ``started``, which makes the pipe.
     """
-    assert process.stdout is not None  # noqa: S101 - `started` made the pipe
+    pipe = process.stdout
+    if pipe is None:
+        raise TypeError(process)
     line, stop = b"", time.monotonic() + within_s
     while not line.endswith(b"\n"):
-        ready = select.select([process.stdout], [], [], max(0.0, stop - time.monotonic()))[0]
-        piece = os.read(process.stdout.fileno(), 4096) if ready else b""
+        ready = select.select([pipe], [], [], max(0.0, stop - time.monotonic()))[0]
+        piece = os.read(pipe.fileno(), 4096) if ready else b""
         if not piece:
             raise Hung(f"{process.args!r:.80} did not start")
         line += piece

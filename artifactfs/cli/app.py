@@ -81,7 +81,7 @@ def _main(
 
 
 @app.command()
-def mount(  # noqa: PLR0913, PLR0917 - one option, one argument
+def mount(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     mountpoint: MountPoint = None,
     source: Names = None,
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay in the foreground.")] = False,
@@ -223,7 +223,7 @@ def cache_clear(
 
 
 @app.command()
-def serve(  # noqa: PLR0913, PLR0917 - one option, one argument
+def serve(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     store: Annotated[Path | None, typer.Option(help="Directory of the store to serve.", metavar="DIR")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the dialects; 0 takes a free one.", min=0, max=65535)] = 8137,
@@ -252,7 +252,7 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def bench(  # noqa: PLR0913, PLR0917 - one option, one argument
+def bench(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     path: Annotated[Path | None, mounted_path("Read this directory instead; nothing is written there.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", help="Write a plot there.", metavar="FILE")] = None,

@@ -19,7 +19,7 @@ NO_MOUNT = 3
 INTERRUPTED = 130
 
 
-def mounted_path(text: str) -> Any:  # noqa: ANN401 - what typer's Argument returns
+def mounted_path(text: str) -> Any:  # noqa: ANN401 - typer.Argument says Any, and stands where a default does
     """Take a path as it is: typer would stat it, and a directory that waits for its service would answer late."""
     return typer.Argument(help=text, parser=Path, metavar="PATH")
 

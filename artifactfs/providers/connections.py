@@ -6,8 +6,8 @@ Rules of this file:
 * The newest idle connection goes first; what a request costs does not depend on how many there are (httpcore's pool
   looks at all of them: with 32 a request costs 770 us of CPU, here 120).
 * Whatever is cancelled, wherever, gives its slot back and leaves no connection half used.
-* A request on a connection that had been idle and ends before a byte of the answer is sent once more on a new one:
-  the server hung up as we spoke. Only GET is sent, which is safe to repeat.
+* A GET on a connection that had been idle and ends before a byte of the answer is sent once more on a new one: the
+  server hung up as we spoke. Everything else goes over a new connection, where nothing needs to be sent twice.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ import trio
 from artifactfs.errors import ProviderMisbehaved
 from artifactfs.providers import limits, messages, targets
 from artifactfs.providers.slots import Slots
+from artifactfs.providers.speaking import HEAD_BYTES, Speech, words
 from artifactfs.providers.wire import (
+    Body,
     BrokenError,
     Decoder,
     NotConnectedError,
     Outgoing,
     Place,
     TooSlowError,
-    UnspeakableError,
     headers_of,
     place,
 )
@@ -41,7 +42,6 @@ from artifactfs.providers.wire import (
 MAX_HEAD = 64 * 1024
 # Answers before the answer (100, 103); one or two are normal.
 MAX_INFORMATIONAL = 16
-HEAD_BYTES = 64 * 1024
 # One receive: what the kernel's buffer holds after a few milliseconds at 100 MB/s.
 BODY_BYTES = 256 * 1024
 # Keeping connections warm is worth 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
@@ -103,7 +103,7 @@ class Connection:
         except (OSError, trio.BrokenResourceError) as error:
             raise BrokenError(_why(error)) from error
 
-    async def ask(self, words: bytes, parser: h11.Connection, read_s: float) -> h11.Response:
+    async def ask(self, head: bytes, parser: h11.Connection, read_s: float, body: Body | None = None) -> h11.Response:
         """Send a request and return the head of its answer.
 
         Raises:
@@ -112,7 +112,9 @@ class Connection:
         began = False
         try:
             with trio.fail_after(read_s):
-                await self.stream.send_all(words)
+                await self.stream.send_all(head)
+            if body and (early := await Speech(self.stream, parser, read_s).send(body)):
+                return early
             for _ in range(MAX_INFORMATIONAL):
                 while (event := parser.next_event()) is h11.NEED_DATA:
                     data = await self.receive(HEAD_BYTES, read_s)
@@ -241,7 +243,7 @@ class Pool:
         """Send a request; see ``Sender``."""
         there = place(request.url)
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        words = _words(parser, there, request)
+        head = words(parser, there, request)
         with trio.move_on_after(request.slot_s) as waiting:
             await self.slots.take(limits.lane.get())
         if waiting.cancelled_caught:
@@ -249,25 +251,25 @@ class Pool:
             raise TooSlowError(message)
         # From here on the slot is ours: an answer takes it along, every other way out gives it back.
         try:
-            return await self._send(request, there, parser, words)
+            return await self._send(request, there, parser, head)
         except BaseException:
             self.slots.give()
             raise
 
-    async def _send(self, request: Outgoing, there: Place, parser: h11.Connection, words: bytes) -> Answer:
+    async def _send(self, request: Outgoing, there: Place, parser: h11.Connection, head: bytes) -> Answer:
         key = there.origin, request.allowed
-        connection = await self._take_idle(key)
+        connection = await self._take_idle(key) if request.method == "GET" else None
         if connection is not None:
             try:
-                return await self._ask(connection, words, parser, request)
+                return await self._ask(connection, head, parser, request)
             except _StaleError:
                 parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-                words = _words(parser, there, request)
-        return await self._ask(await self._connect(key, request), words, parser, request)
+                head = words(parser, there, request)
+        return await self._ask(await self._connect(key, request), head, parser, request)
 
-    async def _ask(self, connection: Connection, words: bytes, parser: h11.Connection, request: Outgoing) -> Answer:
+    async def _ask(self, connection: Connection, head: bytes, parser: h11.Connection, request: Outgoing) -> Answer:
         try:
-            answer = Answer(self, connection, parser, await connection.ask(words, parser, request.read_s))
+            answer = Answer(self, connection, parser, await connection.ask(head, parser, request.read_s, request.body))
         except BaseException:
             with trio.move_on_after(1, shield=True):
                 await connection.close()
@@ -338,18 +340,6 @@ class Pool:
             if self._context is None:
                 self._context = await trio.to_thread.run_sync(_make_context)
         return self._context
-
-
-def _words(parser: h11.Connection, there: Place, request: Outgoing) -> bytes:
-    headers = [("Host", there.host), *request.headers.items()]
-    try:
-        words = parser.send(h11.Request(method="GET", target=there.target, headers=headers))
-        parser.send(h11.EndOfMessage())
-    except (h11.LocalProtocolError, UnicodeError):
-        # Its words can hold what was to be sent, the token included.
-        message = "the request could not be put into words"
-        raise UnspeakableError(message) from None
-    return words or b""
 
 
 def _vetted(tcp: trio.SocketStream, host: str, allowed: frozenset[str] | None) -> trio.SocketStream:

@@ -1,12 +1,13 @@
 """Requests to one source: where they may go, how often, what is tried again.
 
 Rules of this file:
-* It knows HTTP, not what a service means by an answer: providers decide that in their ``api.py``. What carries a
-  request is ``connections.py``, or ``proxied.py`` where the environment names a proxy.
+* It knows HTTP, not what a service means by an answer: providers decide that in their ``api.py``. How one
+  request is sent is in ``one_request.py``.
 * The token is sent to the configured origin and to no other: a redirect to another origin is followed without it.
 * A redirect never goes from https to http, to a scheme other than http(s), or into a private network that the
   service itself is not in.
 * Only requests that are safe to repeat are repeated: GET, with full jitter, honouring Retry-After, within the deadline.
+  What changes something is sent once, and not redirected; who asked for it knows how to find out what became of it.
 * Calls run in tasks owned by the mount (``concurrency.SingleFlight``), never in that of a kernel request.
 """
 
@@ -15,21 +16,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urljoin
 
 import trio
 
-import artifactfs
 from artifactfs import errors
 from artifactfs.observe import Observer
 from artifactfs.providers import limits, messages, targets, wire
-from artifactfs.providers.connections import Pool
 from artifactfs.providers.limits import Budget
-from artifactfs.providers.messages import Ask, Pairs, Reply, StreamReply, bare, is_signed, retry_after_s
-from artifactfs.providers.reach import Reach
+from artifactfs.providers.messages import Ask, Reply, StreamReply, bare, retry_after_s
+from artifactfs.providers.one_request import ABSENT, Answer, Requester
 
 __all__ = ["HttpClient", "Reply", "StreamReply"]
 
@@ -40,130 +37,15 @@ Params = Mapping[str, str] | Sequence[tuple[str, str]] | None
 
 # What may pass: also those of the field's proxies (520 to 530), not "never in this API" and "not this HTTP".
 RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Five redirects are more than any of the three services needs (one); browsers stop at 20.
-MAX_REDIRECTS = 5
 # Five tries with the waits below spread over about 4 s: as many as the VLM Run SDK makes, sooner.
 MAX_TRIES = 5
 BACKOFF_FIRST_S = 0.25
 BACKOFF_CAP_S = 8.0
 # A metadata answer above this is refused: the largest page seen (200 artifacts with content) stays below 16 MiB.
 MAX_JSON_BYTES = 64 * 1024 * 1024
-# Syntropic137 takes about 6 s to give up on its object store before it answers, so reading waits longer than that.
-READ_TIMEOUT_S = 20.0
-CONNECT_TIMEOUT_S = 5.0
-# Where a single one is limited by its window, 32 are what a line of 1 Gb/s and 20 ms takes (16 ranges of a reader,
-# and as many small files ahead of another); a browser opens six for each host, rclone up to 32.
-MAX_CONNECTIONS = 32
+# A body takes as long as a line of half a megabit a second needs for it: slower ones are those of a phone in a tunnel.
+SLOWEST_BYTES_PER_S = 64 * 1024
 TOO_MANY = 429
-ABSENT = "the service could not be reached a moment ago"
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An answer whose body is unread, and the address that gave it."""
-
-    response: wire.Incoming
-    url: str
-
-
-class _Wire:
-    """One request at a time: connection, redirects, body, and what can go wrong with them."""
-
-    def __init__(
-        self, source: str, gate: targets.Gate, own_headers: Mapping[str, str], deadline_s: float, observer: Observer
-    ) -> None:
-        """Send ``own_headers`` through ``gate`` to its home, and to nowhere else."""
-        self.source = source
-        self.gate = gate
-        self.reach = Reach()
-        self.deadline_s = deadline_s
-        self._counters = observer.counters(source)
-        self._own_headers = {"User-Agent": f"artifactfs/{artifactfs.__version__}"}
-        self._secrets = dict(own_headers)
-        self.sender = _sender()
-
-    # -- one request -----------------------------------------------------------------------------------------
-
-    async def follow(self, ask: Ask) -> _Answer:
-        """Send one request and follow redirects by hand, the token staying at home."""
-        target, params, came_from = ask.target, ask.params, None
-        for _ in range(MAX_REDIRECTS + 1):
-            allowed = await self.gate.check(target, came_from=came_from, authored=ask.authored)
-            response = await self._send(ask, target, params, allowed)
-            location = response.headers.get("location")
-            if not ask.follow or response.status not in REDIRECTS or not location:
-                return _Answer(response, target)
-            await response.aclose()
-            with _words(self.source):
-                target, params, came_from = urljoin(target, location), (), target
-        raise self.error(errors.ProviderMisbehaved, f"more than {MAX_REDIRECTS} redirects", target)
-
-    async def _send(self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None) -> wire.Incoming:
-        origin = targets.origin(target)
-        if not self.reach.admits(origin):
-            raise self.error(errors.Unreachable, ABSENT, target)
-        left_s = max(0.0, ask.end - trio.current_time())
-        connect_s = min(CONNECT_TIMEOUT_S, max(1.0, left_s / 4))
-        read_s = min(READ_TIMEOUT_S, self.deadline_s)
-        with _words(self.source):
-            url = messages.with_params(target, params)
-        request = wire.Outgoing(url, self._headers(ask, target), allowed, left_s / 2, connect_s, read_s)
-        try:
-            # Waiting for a slot, connecting and TLS have each had their time before this cuts in.
-            with _words(self.source), trio.move_on_after(max(left_s, left_s / 2 + 2 * connect_s)):
-                response = await self.sender.send(request)
-                self.reach.answered(origin)
-                return response
-        except wire.WireError as error:
-            raise self._wire_error(error, target) from error
-        raise self.error(errors.TimedOut, f"no answer within {self.deadline_s:.0f} s", target)
-
-    def _headers(self, ask: Ask, target: str) -> dict[str, str]:
-        headers = {**self._own_headers, "Accept-Encoding": "identity", **ask.headers}
-        if not ask.authored and self.gate.is_home(target) and not is_signed(target):
-            headers.update(self._secrets)
-        return headers
-
-    # -- the body --------------------------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def reading(self, answer: _Answer) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """Hand the body over in pieces, and close what is behind it in whatever state it is left."""
-        body = answer.response.chunks()
-        chunks = self._chunks(body, answer.url)
-        try:
-            yield chunks
-        finally:
-            with trio.move_on_after(1, shield=True):
-                await chunks.aclose()
-                await body.aclose()
-                await answer.response.aclose()
-
-    async def _chunks(self, body: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
-        counters = self._counters
-        try:
-            async for chunk in body:
-                counters.bytes_received += len(chunk)
-                yield chunk
-        except wire.WireError as error:
-            raise self._wire_error(error, url) from error
-
-    # -- failures --------------------------------------------------------------------------------------------
-
-    def _wire_error(self, error: wire.WireError, target: str) -> errors.ArtifactFSError:
-        if isinstance(error, wire.NotConnectedError):
-            self.reach.failed(targets.origin(target), silent=error.silent)
-            return self.error(errors.Unreachable, f"no connection: {error}", target)
-        if isinstance(error, wire.TooSlowError):
-            wait_s = min(READ_TIMEOUT_S, self.deadline_s)
-            return self.error(errors.TimedOut, f"no answer within {wait_s:.0f} s", target)
-        if isinstance(error, wire.UnspeakableError):
-            return self.error(errors.ProviderMisbehaved, str(error), target)
-        return self.error(errors.Unavailable, f"the connection broke: {error}", target)
-
-    def error(self, kind: type[errors.ArtifactFSError], message: str, url: str) -> errors.ArtifactFSError:
-        return kind(message, provider=self.source, subject=bare(url))
 
 
 class HttpClient:
@@ -205,7 +87,7 @@ class HttpClient:
                 f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
             )
             raise errors.ConfigError(message)
-        self._wire = _Wire(source, self.gate, headers or {}, deadline_s, self.observer)
+        self._wire = Requester(source, self.gate, headers or {}, deadline_s, self.observer)
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
@@ -230,6 +112,36 @@ class HttpClient:
             Unreachable, TimedOut, QuotaExceeded, ProviderMisbehaved.
         """
         return await self._retrying(self._ask(path, params, route, headers), self._whole)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        params: Params = None,
+        *,
+        body: wire.Body | None = None,
+        route: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        anonymous: bool = False,
+    ) -> Reply:
+        """Send a request that changes something, once, and read the answer whole, a redirect as it is.
+
+        ``anonymous``: without the token, to an address that the service gave. A body adds to the deadline what
+        ``SLOWEST_BYTES_PER_S`` allows it.
+
+        Raises:
+            Unavailable, TimedOut: it may have been carried out.
+            RateLimited, Unreachable, QuotaExceeded, ProviderMisbehaved, CorruptContent: it was not.
+        """
+        ask = self._ask(url, params, route, headers)
+        ask.method, ask.body, ask.follow, ask.anonymous = method, body, False, anonymous
+        await self._admit(ask)
+        ask.end += body.length / SLOWEST_BYTES_PER_S if body else 0.0
+        try:
+            return await self._whole(ask)
+        except errors.ArtifactFSError as failure:
+            self._report(failure, ask.target)
+            raise
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -308,7 +220,7 @@ class HttpClient:
             )  # fmt: skip
         await trio.sleep(quiet_s)
         await self.budget.take(limits.lane.get(), left_s - quiet_s)
-        self.observer.sent(self.source, f"GET {ask.route}")
+        self.observer.sent(self.source, f"{ask.method} {ask.route}")
 
     @staticmethod
     def _pause_s(attempt: int, wait_s: float | None) -> float:
@@ -333,7 +245,7 @@ class HttpClient:
         self._note_success(answer)
         return Reply(answer.response.status, answer.response.headers, bytes(body), answer.url)
 
-    async def _answered(self, ask: Ask) -> _Answer:
+    async def _answered(self, ask: Ask) -> Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
         status = answer.response.status
@@ -359,27 +271,9 @@ class HttpClient:
             self._report(failure, url)
             raise
 
-    def _note_success(self, answer: _Answer) -> None:
+    def _note_success(self, answer: Answer) -> None:
         if 200 <= answer.response.status < 300:  # noqa: PLR2004 - the range of success
             self.observer.succeeded(self.source)
 
     def _report(self, error: errors.ArtifactFSError, url: str) -> None:
         self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)
-
-
-@contextlib.contextmanager
-def _words(source: str) -> Iterator[None]:
-    """Turn what an address that is none raises into our words."""
-    try:
-        yield
-    except ValueError as error:
-        message = "an address in an answer cannot be understood"
-        raise errors.ProviderMisbehaved(message, provider=source) from error
-
-
-def _sender() -> wire.Sender:
-    if targets.has_proxy():
-        from artifactfs.providers.proxied import Proxied  # noqa: PLC0415 - 0.15 s for those who need it
-
-        return Proxied(MAX_CONNECTIONS)
-    return Pool(MAX_CONNECTIONS)

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from artifactfs import errors
+from artifactfs.providers.wire import Body
 
 # Digits of a number in a header; 2**63 has 19.
 MAX_DIGITS = 19
@@ -32,9 +33,10 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(slots=True)
 class Ask:
-    """One GET with all its tries.
+    """One request with all its tries.
 
-    ``end`` is when its caller stops waiting, by trio's clock; ``wait_s`` how long the last answer asked to wait.
+    ``end`` is when its caller stops waiting, by trio's clock; ``wait_s`` how long the last answer asked to wait;
+    ``anonymous`` ones get no token, not even at home.
     """
 
     target: str
@@ -45,6 +47,9 @@ class Ask:
     follow: bool = True
     authored: bool = False
     wait_s: float | None = None
+    method: str = "GET"
+    body: Body | None = None
+    anonymous: bool = False
 
 
 @dataclass(frozen=True, slots=True)

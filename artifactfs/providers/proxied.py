@@ -16,6 +16,7 @@ import trio
 from artifactfs.providers import limits
 from artifactfs.providers.slots import Slots
 from artifactfs.providers.wire import (
+    Body,
     BrokenError,
     NotConnectedError,
     Outgoing,
@@ -86,13 +87,42 @@ class Proxied:
         if waiting.cancelled_caught:
             message = "no connection became free"
             raise TooSlowError(message)
+        sent = _Sent(request.body) if request.body else None
         try:
             with _words():
-                built = self._client.build_request("GET", request.url, headers=request.headers, timeout=timeout)
+                built = self._client.build_request(
+                    request.method, request.url, headers=_headers(request), timeout=timeout
+                )  # fmt: skip
+                built.stream = sent or built.stream
                 return Answer(await self._client.send(built, stream=True), self._slots)
         except BaseException:
             self._slots.give()
             raise
+        finally:
+            if sent:
+                with trio.move_on_after(1, shield=True):
+                    await sent.aclose()
+
+
+class _Sent(httpx.AsyncByteStream):
+    """A body as httpx sends it. It is closed by us: httpx leaves what it did not send to the garbage collector."""
+
+    def __init__(self, body: Body) -> None:
+        """Send ``body``."""
+        self._pieces = body.pieces()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+
+def _headers(request: Outgoing) -> dict[str, str]:
+    """Return the headers, and the length of a body: without it httpx sends one in chunks."""
+    if request.body is None:
+        return dict(request.headers)
+    return {**request.headers, "Content-Length": str(request.body.length)}
 
 
 @contextlib.contextmanager

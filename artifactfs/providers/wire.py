@@ -47,9 +47,20 @@ class UnspeakableError(WireError):
     """The request cannot be put into words; nothing was sent."""
 
 
+class Body(Protocol):
+    """What is sent with a request; see ``bodies.py``."""
+
+    @property
+    def length(self) -> int:
+        """Return how many bytes it has."""
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Return exactly so many bytes, or raise an ``ArtifactFSError``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A GET on its way.
+    """A request on its way.
 
     Attributes:
         url: absolute.
@@ -57,7 +68,9 @@ class Outgoing:
         allowed: classes of IP address that a connection may lead to; None for any.
         slot_s: how long to wait for leave to use a connection, in seconds.
         connect_s: how long making one may take, TLS included.
-        read_s: how long nothing may come.
+        read_s: how long nothing may come, and how long a piece of a body may take to go.
+        method: anything but GET is sent once at most, whatever happens on the way.
+        body: to send; its length is added to the headers.
     """
 
     url: str
@@ -66,6 +79,8 @@ class Outgoing:
     slot_s: float
     connect_s: float
     read_s: float
+    method: str = "GET"
+    body: Body | None = None
 
 
 class Incoming(Protocol):

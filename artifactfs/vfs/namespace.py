@@ -7,13 +7,16 @@ at the service at once. Names change one at a time (``Writer.order``).
 
 from __future__ import annotations
 
+import os
 import posixpath
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
 from artifactfs import errors
+from artifactfs.journal.droppings import is_dropping, is_passing
 from artifactfs.journal.states import State
 from artifactfs.model.content import Exact
 from artifactfs.model.entry import Accepts, Artifact, Role
@@ -104,7 +107,11 @@ class Namespace:
         """Begin a new file."""
         self.accepting(parent, name, Accepts.FILES)
         in_tree = isinstance(parent.directory, VersionDir)
-        await self.writer.publisher(parent.source).permits(Change.SAVE if in_tree else Change.CREATE)
+        publisher = self.writer.publisher(parent.source)
+        await publisher.permits(Change.SAVE if in_tree else Change.CREATE)
+        if not (is_dropping(name) or is_passing(name)):
+            # The name alone, of nothing: who closes a file does not always ask whether that went well.
+            await trio.to_thread.run_sync(publisher.vet, name, Path(os.devnull), 0)
         return self.writer.create(parent, name, executable=executable)
 
     async def mkdir(self, parent: Node, name: str) -> None:

@@ -35,8 +35,9 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
         for record, staged in left:
             if record.what.get("kind") == kind:
                 work.take(kind, record, staged)
-    for path in home.lost:
-        writer.context.report(source, "", f"the record of an unfinished save is damaged; its bytes are kept in {path}")
+    unread = set(home.journal.numbers()) - {record.number for record, _ in left}
+    for path in (*home.lost, *(home.root / f"{lost}.draft" for lost in sorted(unread))):
+        writer.context.report(source, "", f"the record of an unfinished save cannot be read; it is kept in {path}")
     for tree in work.trees.values():
         writer.writeback.schedule_tree(tree)
     return work.taken

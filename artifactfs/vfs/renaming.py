@@ -85,7 +85,9 @@ class Renamer:
     # -- in a tree -------------------------------------------------------------------------------------------
 
     async def _in_tree(self, move: Move) -> None:
-        changeable(move.node)
+        if not move.node.writable:
+            message = "this cannot be changed"
+            raise errors.ReadOnly(message)
         await self.writer.publisher(move.node.source).permits(Change.SAVE)
         if move.node.kind is Kind.DIRECTORY:
             if is_below(self._path(move.new_parent, move.new_name), move.node.tree_path):

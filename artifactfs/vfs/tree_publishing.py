@@ -164,7 +164,7 @@ class TreePublisher:
     async def _save(self, tree: WorkTree, taken: list[Taken], attempt: Try) -> tuple[Artifact, Merged]:
         source, publisher = self.context.sources[tree.source], self.context.publisher(tree.source)
         for _ in range(MAX_MERGES):
-            head = await source.provider.find(source.top, tree.base.id)
+            head = await source.provider.refresh(tree.base)
             if head is None:
                 raise errors.NotFound("the tree was removed; its changes are kept here", subject=tree.base.path[-1])
             merged, _wanted = await self.merged(tree, taken, head)

@@ -60,13 +60,14 @@ class Policy:
 class WriteBack:
     """Publishes the changes of one mount.
 
-    ``well_at`` says when a source last answered, in seconds since the epoch.
+    ``well_at`` says when a source last answered, in seconds since the epoch; ``leave`` that the end of the mount leaves
+    what waits to the next one.
     """
 
     context: Context
     policy: Policy
     well_at: Callable[[str], float] = lambda _source: 0.0
-    is_ending: bool = False
+    leave: bool = False
     files: Files = field(init=False)
     trees: TreePublisher = field(init=False)
     _woken: trio.Event = field(default_factory=trio.Event)
@@ -303,6 +304,9 @@ class WriteBack:
         return not below or where == below or where.startswith(f"{below}/") or below.startswith(f"{where}/")
 
     async def finish(self) -> None:
-        """Wait for what is under way; the mount ends."""
-        while any(job.is_under_way for job in self.overlay.jobs()):
-            await self._changed.wait()
+        """Publish what waits, each change once, unless it is to be left to the next mount: this one ends."""
+        since = time.time()
+        if not self.leave:
+            self.hurry()
+        while any(job.is_under_way for job in self.overlay.jobs()) or (not self.leave and self.unsettled("", since)):
+            await self.changed(LOOK_S)

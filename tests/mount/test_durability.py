@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.lab import Mounted, artifactfs
-from tests.support.saving import SEEN_S, drafts, history, killed, listed, local_mount, mount_again, shell, versions
+from tests.support.saving import SEEN_S, drafts, flushed, history, killed, listed, local_mount, mount_again, shell, versions
 
 pytestmark = pytest.mark.fuse
 
@@ -66,6 +67,7 @@ def test_what_was_synced_is_saved_by_the_next_mount(tmp_path: Path):
         (folder / "t").mkdir(parents=True)
         for name in ("edited", "emptied", "only written", "t/inside"):
             (folder / name).write_text(f"before {name}")
+        flushed(folder)
         files = (
             "edit:edited:AFTER:fsync", "over:emptied:after:fsync", "new:made:after:fsync",
             "edit:t/inside:AFTER:fsync", "new:t/made:after:fsync",
@@ -82,6 +84,7 @@ def test_what_was_synced_is_saved_by_the_next_mount(tmp_path: Path):
         assert (folder / "only written").read_text() == "before only written"
         assert listed(folder) == {"edited", "emptied", "made", "only written", "t"}
         assert history(folder, "emptied") == [b"before emptied", b"after"]
+        flushed(folder)
         assert drafts(mount) == []
 
 
@@ -116,6 +119,7 @@ for number in range(100000):
                 # The one that was under way when the mount died may be there as well.
                 texts = {path.read_text() for path in folder.iterdir() if path.name.startswith(f"f{last % 7}")}
                 assert texts & {str(last), str(last + 7)}, (last, texts, acknowledged[-9:])
+            flushed(folder)
             assert drafts(mount) == []
 
 
@@ -129,16 +133,18 @@ def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(tmp_path: Path):
         (folder / "t").mkdir(parents=True)
         for place in (folder, folder / "t"):
             (place / "f.txt").write_text("base")
+        flushed(folder)
         with writing(folder, "over:f.txt:mine:fsync", "over:t/f.txt:mine:fsync", "new:n.txt:mine:fsync"):
             killed(one)
         with local_mount(tmp_path / "two", store=store) as two:
             for name in ("f.txt", "t/f.txt", "n.txt"):
                 (two.path / "w" / name).write_text("theirs")
         mount_again(one)
+        flushed(folder)
         for place, name in ((folder, "f"), (folder / "t", "f"), (folder, "n")):
             assert (place / f"{name}.txt").read_text() == "theirs"
-            (recovered,) = [path for path in place.iterdir() if path.name.startswith(f"{name} (recovered ")]
-            assert recovered.read_text() == "mine"
+            (kept,) = [path for path in place.iterdir() if path.name.startswith(f"{name} (conflict ")]
+            assert kept.read_text() == "mine"
 
 
 def test_a_living_mounts_drafts_are_its_own(tmp_path: Path):
@@ -147,6 +153,7 @@ def test_a_living_mounts_drafts_are_its_own(tmp_path: Path):
         folder = mount.path / "w"
         folder.mkdir()
         (folder / "f").write_text("before")
+        flushed(folder)
         with writing(folder, "over:f:after:fsync"):
             kept = drafts(mount)
             assert kept
@@ -181,6 +188,7 @@ def test_names_that_stay_here_stay_over_a_remount(tmp_path: Path, how: str):
         (folder / ".f.swp").rename(folder / "f")
         (folder / "t" / ".f.swp").unlink()
         assert history(folder, "f") == [b"swap"]
+        flushed(folder)
         assert drafts(mount) == []
 
 
@@ -190,11 +198,14 @@ def test_a_removed_file_does_not_come_back(tmp_path: Path):
         folder = mount.path / "w"
         folder.mkdir()
         (folder / "old").write_text("x")
+        flushed(folder)
         with writing(folder, "new:f:text:fsync", "edit:old:text:fsync"):
             (folder / "f").unlink()
             (folder / "old").unlink()
             killed(mount)
         mount_again(mount)
+        assert listed(folder) == set()
+        flushed(folder)
         assert listed(folder) == set()
         assert drafts(mount) == []
 
@@ -205,14 +216,15 @@ def test_a_store_that_fails_costs_no_save(tmp_path: Path):
         folder = mount.path / "w"
         folder.mkdir()
         (folder / "f").write_text("before")
-        listed(folder)  # waits for the save
+        flushed(folder)
         objects, away = tmp_path / "store" / "objects", tmp_path / "away"
         objects.rename(away)
         objects.write_text("a file where the store wants a directory")
         (folder / "f").write_text("after")
         (folder / "g").write_text("new")
         assert ((folder / "f").read_text(), (folder / "g").read_text()) == ("after", "new")
-        assert {line.split(":")[0] for line in mount.status()["pending"]} == {"w/f", "w/g"}
+        mount.artifactfs("flush", check=False)
+        assert {row["path"] for row in mount.status()["pending"]} == {"w/f", "w/g"}
         assert "w/g" in (mount.path / ".artifactfs" / "pending").read_text()
         assert "not saved yet" in (mount.path / ".artifactfs" / "errors").read_text()
         (folder / "g").rename(folder / "h")
@@ -239,13 +251,15 @@ def test_a_save_whose_place_is_gone_keeps_its_bytes_and_stops_no_mount(tmp_path:
             killed(one)
         with local_mount(tmp_path / "two", store=store) as two:
             (two.path / "gone").rmdir()
-        base = one.home / ".local/state/artifactfs/drafts"
+        base = one.home / ".local/state/artifactfs/journal"
         (damaged,) = [draft for draft in base.rglob("*.draft") if draft.read_text() == "damaged"]
-        damaged.with_suffix(".json").write_text("{not json")
+        with contextlib.closing(sqlite3.connect(damaged.with_name("journal.db"))) as journal, journal:
+            journal.execute("UPDATE changes SET what = '{not json' WHERE number = ?", (int(damaged.stem),))
         mount_again(one)
+        one.artifactfs("flush", check=False)
         assert listed(one.path) == {"kept"}
         assert sorted(path.read_text() for path in base.rglob("*.draft")) == ["damaged", "precious"]
-        assert "unfinished save is kept in" in (one.path / ".artifactfs" / "errors").read_text()
+        assert "it is kept in" in (one.path / ".artifactfs" / "errors").read_text()
 
 
 # -- a full disk ---------------------------------------------------------------------------------------------
@@ -272,6 +286,7 @@ def test_a_full_disk_is_said_before_close_returns_and_costs_nothing(tmp_path: Pa
         folder.mkdir()
         (folder / "f").write_text("before")
         (folder / "big").write_bytes(b"b" * (1 << 20))
+        flushed(folder)
         for name in ("f", "new"):
             with pytest.raises(OSError, match="No space") as caught:
                 _write(folder / name, b"x" * (4 << 20))
@@ -313,6 +328,6 @@ def test_nothing_is_left_in_the_state_directory(tmp_path: Path):
             mount.path / "w",
         )
         home: Mounted = mount
-    base = home.home / ".local/state/artifactfs/drafts"
+    base = home.home / ".local/state/artifactfs/journal"
     assert not list(base.iterdir())
     assert shutil.disk_usage(base).free

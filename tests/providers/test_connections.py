@@ -16,8 +16,7 @@ import trio
 import trio.testing
 
 from artifactfs import errors
-from artifactfs.providers import connections, proxied, wire
-from artifactfs.providers import http as transport
+from artifactfs.providers import connections, one_request, proxied, wire
 from artifactfs.providers.connections import MAX_HEAD, WARM, Pool
 from artifactfs.providers.http import HttpClient
 from artifactfs.providers.limits import Lane, background
@@ -536,7 +535,7 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
         assert proxy.heads[0].startswith(b"GET http://service.invalid/base/x HTTP/1.1")
         monkeypatch.delenv("HTTP_PROXY")
         monkeypatch.setenv("NO_PROXY", "localhost")
-        assert isinstance(transport._sender(), Pool)
+        assert isinstance(one_request._sender(), Pool)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"])

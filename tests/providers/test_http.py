@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from artifactfs import errors
 from artifactfs.observe import Observer
 from artifactfs.providers import http as transport
+from artifactfs.providers import one_request
 from artifactfs.providers.http import HttpClient, StreamReply
 from artifactfs.providers.limits import Budget
 from artifactfs.providers.messages import retry_after_s
@@ -234,7 +235,7 @@ async def test_a_name_nobody_has_is_unreachable() -> None:
 
 async def test_a_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection and says nothing."""
-    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(one_request, "READ_TIMEOUT_S", 0.2)
     async with raw_server(b"", hold_s=30) as url, client_at(url, deadline_s=0.5) as client:
         with pytest.raises(errors.TimedOut):
             await client.get("/x")
@@ -396,7 +397,7 @@ async def test_redirects_end() -> None:
     async with serving(script.app) as at, client_at(at.url) as client:
         with pytest.raises(errors.ProviderMisbehaved, match="redirects"):
             await client.get("/x")
-    assert len(script.requests) == transport.MAX_REDIRECTS + 1
+    assert len(script.requests) == one_request.MAX_REDIRECTS + 1
 
 
 async def test_a_redirect_can_be_looked_at_instead() -> None:
@@ -460,7 +461,7 @@ async def test_json_that_is_none_says_so_without_the_query() -> None:
 
 async def test_connections_come_back_when_a_reader_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams that are left in the middle do not use up the pool."""
-    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(one_request, "MAX_CONNECTIONS", 2)
     script = Script(Endless(bytes(1 << 14)))
     async with serving(script.app) as at, client_at(at.url) as client:
         for _ in range(6):

@@ -37,7 +37,7 @@ class Fault:
 
     ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the
     body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``headers`` are added
-    to ``status``.
+    to ``status``; ``lose_answer`` lets the request be carried out and then drops the connection.
     """
 
     pattern: str
@@ -47,6 +47,7 @@ class Fault:
     delay_s: float = 0.0
     stall_after: int | None = None
     cut_after: int | None = None
+    lose_answer: bool = False
     times: int | None = None
 
 
@@ -87,6 +88,12 @@ class Laboratory:
             await send({"type": "http.response.start", "status": fault.status, "headers": raw})
             await send({"type": "http.response.body", "body": fault.body})
             return
+        if fault.lose_answer:
+
+            async def swallow(_message: Message) -> None: ...
+
+            await self.app(scope, receive, swallow)
+            raise ConnectionResetError
         await self.app(scope, receive, self._disturbed(send, fault))
 
     def _fault(self, where: str) -> Fault | None:

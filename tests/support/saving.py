@@ -123,5 +123,5 @@ def mount_again(mount: Mounted) -> None:
 
 def drafts(mount: Mounted) -> list[str]:
     """Return the files that the mounts of this home keep what is not saved yet in."""
-    base = mount.home / ".local/state/artifactfs/drafts"
-    return sorted(str(path.relative_to(base)) for path in base.rglob("*") if path.is_file())
+    base = mount.home / ".local/state/artifactfs/journal"
+    return sorted(str(path.relative_to(base)) for path in base.rglob("*.draft"))

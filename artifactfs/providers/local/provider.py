@@ -82,6 +82,10 @@ class LocalProvider:
             return None
         return await self._in_thread(partial(self._view.find, workflow, artifact_id))
 
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an artifact as it is now; one that was removed too, read-only."""
+        return await self.find(DirRef(self.source, entries.ROOT), artifact.id)
+
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:  # noqa: ARG002 - one page
         """Return all versions, oldest first; those that are equal share an id."""
         return await self._in_thread(partial(self._view.versions, artifact.key))

@@ -223,6 +223,11 @@ class Syntropic137Provider:
             return None
         return self._artifact(row, await self.linker.maker(row))
 
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an artifact as it is now."""
+        row = await self.api.artifact(artifact.id)
+        return None if row is None or row.id != artifact.id else self._artifact(row, await self.linker.maker(row))
+
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:
         """Return the one there is: an upload swaps its bytes in place."""
         return VersionPage(() if artifact.current is None or cursor else (artifact.current,))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from artifactfs import errors
 from artifactfs.model.codec import packed
 from artifactfs.model.content import Access, ContentRef, Exact, Size, Unknown
-from artifactfs.model.entry import Artifact, ArtifactKind, DirRef, Folder, Note, Role, SingleFile, Version
+from artifactfs.model.entry import Accepts, Artifact, ArtifactKind, DirRef, Folder, Note, Role, SingleFile, Version
 from artifactfs.providers.answers import parse_time_ns
 from artifactfs.providers.vlmrun import names, refs
 
@@ -66,7 +66,8 @@ def agent_folder(name: str, mtime_ns: int | None) -> Folder:
 
 def special_folder(source: str, kind: str) -> Folder:
     """Return ``sessions`` or ``files``."""
-    return Folder((kind,), kind, ref=DirRef(source, kind), role=Role.WORKFLOW)
+    accepts = Accepts.FILES if kind == "files" else Accepts.NOTHING
+    return Folder((kind,), kind, ref=DirRef(source, kind), role=Role.WORKFLOW, accepts=accepts)
 
 
 def session_folder(source: str, session_id: str, mtime_ns: int | None) -> Folder:
@@ -190,14 +191,19 @@ def _artifact(
     )
 
 
+def file_content(source: str, row: File) -> ContentRef:
+    """Return what names the bytes of an uploaded file that has an id."""
+    size: Size = Unknown() if row.bytes is None else Exact(row.bytes)
+    return ContentRef(source, f"file/{row.id}", ("file", row.id or ""), size, Access.RANGED)
+
+
 def file_artifact(source: str, row: File) -> Artifact | None:
     """Return the artifact of an uploaded file, None if its id cannot be asked for."""
     if row.id is None or not refs.UUID.fullmatch(row.id):
         return None
     at_ns = parse_time_ns(row.created_at)
-    size: Size = Unknown() if row.bytes is None else Exact(row.bytes)
-    key = f"file/{row.id}"
-    content = ContentRef(source, key, ("file", row.id), size, Access.RANGED)
+    content = file_content(source, row)
+    size, key = content.size, content.key
     # One title, slashes and all: uploads have no folders.
     name = row.filename or row.id
     metadata = {
@@ -216,6 +222,7 @@ def file_artifact(source: str, row: File) -> Artifact | None:
         created_at_ns=at_ns,
         updated_at_ns=at_ns,
         media_type=mimetypes.guess_type(name)[0],
+        writable=True,
         workflow="files",
         metadata=packed(metadata),
     )

@@ -33,7 +33,9 @@ from artifactfs.providers.vlmrun import entries, names, refs
 from artifactfs.providers.vlmrun.api import NOT_LISTING_S, Namespace, VlmRunApi
 from artifactfs.providers.vlmrun.contents import Contents
 from artifactfs.providers.vlmrun.pages import MAX_ROWS, Pages
+from artifactfs.providers.vlmrun.publisher import VlmRunPublisher
 from artifactfs.providers.vlmrun.sessions import Sessions, default_caches
+from artifactfs.providers.vlmrun.upload_api import UploadApi
 
 if TYPE_CHECKING:
     import builtins
@@ -93,7 +95,6 @@ class VlmRunProvider:
     # One request a minute, of ten, keeps the list of runs fresh.
     listing_ttl_s = 60.0
     is_here = False
-    publisher: Publisher | None = None
 
     def __init__(self, source: str, http: HttpClient, memory: Memory, caches: Sequence[Path] | None = None) -> None:
         """Prepare; nothing is sent yet.
@@ -107,6 +108,8 @@ class VlmRunProvider:
         self.source = source
         self._api = VlmRunApi(source, http)
         self._contents = Contents(self._api)
+        uploads = UploadApi(source, http)
+        self.publisher: Publisher | None = VlmRunPublisher(self._api, uploads, self._contents, memory)
         self._sessions = Sessions(memory, default_caches() if caches is None else caches)
         self._runs, self._uploads = Pages(), Pages()
         self._known: LRUCache[str, Known] = LRUCache(KNOWN_BYTES, lambda known: known.weight)
@@ -281,6 +284,10 @@ class VlmRunProvider:
         except errors.NotFound:
             return None
         return entries.file_artifact(self.source, row.model_copy(update={"id": artifact_id}))
+
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an uploaded file as it is now; an object never changes."""
+        return await self.find(DirRef(self.source, "files"), artifact.id) if artifact.writable else artifact
 
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:  # noqa: ARG002 - one page
         """Return the only version: an object never changes under its id."""

@@ -73,6 +73,15 @@ class File(Row):
     public_url: Text = None
 
 
+class UploadLink(Row):
+    """An address that takes the bytes of a file that has an id already."""
+
+    id: Text = None
+    url: Text = None
+    filename: Text = None
+    content_type: Text = None
+
+
 R = TypeVar("R", bound=Row)
 
 
