@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,19 +100,18 @@ def counted(rows: Sequence[Row]) -> str:
 
 
 def before_unmounting(mountpoint: Path, limit_s: float | None) -> list[Row]:
-    """Publish what waits in a mount that is to end, as long as that may take; return what is left.
+    """Publish what waits in a mount that is to end, as long as that may take; return what is left to the next mount.
 
     What fails is not waited for, nor is a mount that does not answer: unmounting works all the same.
     """
     if mountpoint not in client.our_mounts():
         return []
+    until = None if limit_s is None else time.monotonic() + limit_s
     try:
-        if limit_s == 0:
-            left: list[Row] = client.ask(mountpoint, ENDING_S, verb="pending")["pending"]
-        else:
-            left = flush((mountpoint, ""), None if limit_s is None else time.monotonic() + limit_s, ENDING_S)
-    except Interrupted as stopped:
-        left = stopped.left
+        if limit_s != 0:
+            with contextlib.suppress(Interrupted):
+                flush((mountpoint, ""), until, ENDING_S)
+        left: list[Row] = client.ask(mountpoint, ENDING_S, verb="leave")["pending"]
     except errors.ArtifactFSError:
         return []
     return left

@@ -46,7 +46,7 @@ class SavingVerbs:
     def table(self) -> Mapping[str, Callable[[Request], Awaitable[object]]]:
         """Return the verbs by name."""
         return {
-            "flush": self._flush, "pending": self._pending, "retry": self._retry,
+            "flush": self._flush, "leave": self._leave, "pending": self._pending, "retry": self._retry,
             "discard": partial(self._worked, self._discard), "commit": partial(self._worked, self._commit),
             "restore": partial(self._worked, self._restore), "compare": partial(self._worked, self._compare),
         }  # fmt: skip
@@ -112,6 +112,11 @@ class SavingVerbs:
         homes = self.mounted.homes
         lost = await trio.to_thread.run_sync(lambda: [str(path) for home in homes for path in home.lost])
         return {"pending": rows, "lost": lost}
+
+    async def _leave(self, request: Request) -> object:
+        """Leave what waits to the next mount when this one ends, which is soon; return it."""
+        self.mounted.fs.writer.writeback.leave = True
+        return await self._pending(request)
 
     async def _retry(self, request: Request) -> object:
         """Publish changes now, also those that were refused."""

@@ -221,7 +221,7 @@ class Writer:
                 await self.seal_tree(
                     self.tree(parent) if parent and is_here else self.tree_of_artifact(edit.source, place)
                 )
-            edit.state, edit.shown = after(edit.state, Event.SEAL), self.writeback.where(edit)
+            edit.state = after(edit.state, Event.SEAL)
             await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit))
             if not edit.is_orphan:
                 # From here on the name stands for this, also when somebody else saves the file meanwhile.
