@@ -35,19 +35,24 @@ def flush(part: Part, until: float | None = None, quick_s: float = client.SLOW_S
     Raises:
         Interrupted: Ctrl-C; what is left goes on being published.
     """
+    try:
+        return _flush(part, until, quick_s)
+    except KeyboardInterrupt:
+        mountpoint, below = part
+        raise Interrupted(client.ask(mountpoint, ENDING_S, verb="pending", paths=[below])["pending"]) from None
+
+
+def _flush(part: Part, until: float | None, quick_s: float) -> list[Row]:
     mountpoint, below = part
     answer = client.ask(mountpoint, quick_s, verb="flush", path=below)
     total = len(answer["pending"])
-    try:
-        with render.progress() as shown:
-            while answer["left"] and (until is None or time.monotonic() < until):
-                rows = answer["pending"]
-                total = max(total, len(rows))
-                name = next((row["path"] for row in rows if row["state"] == PUBLISHING), "")
-                shown.update(total - len(rows), total, name)
-                answer = client.ask(mountpoint, quick_s, verb="flush", path=below, since=answer["since"])
-    except KeyboardInterrupt:
-        raise Interrupted(answer["pending"]) from None
+    with render.progress() as shown:
+        while answer["left"] and (until is None or time.monotonic() < until):
+            rows = answer["pending"]
+            total = max(total, len(rows))
+            name = next((row["path"] for row in rows if row["state"] == PUBLISHING), "")
+            shown.update(total - len(rows), total, name)
+            answer = client.ask(mountpoint, quick_s, verb="flush", path=below, since=answer["since"])
     left: list[Row] = answer["pending"]
     return left
 
