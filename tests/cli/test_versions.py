@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.lab import Mounted, artifactfs
+from artifactfs.store import demo
+from artifactfs.store.catalog import Store
+from tests.support.lab import Lab, Mounted, artifactfs, mounted, service_source
 from tests.support.saving import history, listed, local_mount
 
 pytestmark = pytest.mark.fuse
@@ -238,3 +240,38 @@ def test_a_path_of_the_past_is_no_target(held: Mounted, tree: Path):
 def test_every_command_says_its_exit_codes_and_knows_paths_outside(held: Mounted):
     for command in (["diff", "/"], ["restore", "/", "v1"], ["commit", "/", "-m", "x"], ["flush", "/"]):
         assert artifactfs(held.environ, *command, check=False).returncode == 3
+
+
+# -- services ------------------------------------------------------------------------------------------------
+
+
+def test_restore_of_a_known_version_moves_no_bytes_at_vm0(tmp_path: Path):
+    """The service is told to make it current again; nothing is sent to its storage, nothing is fetched from it."""
+    with (
+        Lab(Store(tmp_path / "store")) as lab,
+        mounted(tmp_path, {"vm0": service_source("vm0", lab.bases()["vm0"])}, *HOLD) as mount,
+    ):
+        top = mount.path / "artifacts" / "report"
+        top.mkdir()
+        for text in ("first", "second"):
+            (top / "x").write_text(text)
+            said(mount, "commit", str(top), "-m", text)
+        first = next(row["id"] for row in log_of(mount, top) if row["message"] == "first")
+        with lab.counted() as seen:
+            said(mount, "restore", str(top), first[:8])
+        assert [(one.method, one.path) for one in seen if one.origin == "storage"] == []
+        assert any(one.path.endswith("/commit") for one in seen)
+        assert (top / "x").read_text() == "first"
+        assert next(row["id"] for row in log_of(mount, top) if row["current"]) == first
+
+
+def test_restore_says_where_a_service_keeps_no_versions(tmp_path: Path):
+    """Nothing is written there."""
+    store = Store(tmp_path / "store")
+    demo.fill(store)
+    with Lab(store) as lab:
+        sources = {"syn": service_source("syntropic137", lab.bases()["syntropic137"])}
+        with mounted(tmp_path, sources) as mount:
+            path = next(path for path in mount.path.glob("*/exec-*/*/*.md"))
+            assert "keeps no earlier versions" in said(mount, "restore", str(path), "v1", code=1)
+            assert said(mount, "diff", str(path)) == ""
