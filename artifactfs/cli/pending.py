@@ -81,6 +81,11 @@ def _chosen(which: Sequence[str], *, also_ended: bool = False) -> tuple[list[Row
         NotFound: a path is in no mount.
         InvalidRequest: no change has a number, or more than one has.
     """
+    parts = [client.find(Path(one)) for one in which if not NUMBER.fullmatch(one)]
+    numbers = [one for one in which if NUMBER.fullmatch(one)]
+    named, _ = _waiting(parts)
+    if which and not numbers:
+        return list({row["number"]: row for row in named}.values()), []
     rows, lost = _waiting([(mountpoint, "") for mountpoint in client.our_mounts()])
     if also_ended:
         ended, lost_there = journals.left_behind()
@@ -88,28 +93,16 @@ def _chosen(which: Sequence[str], *, also_ended: bool = False) -> tuple[list[Row
         lost += lost_there
     if not which:
         return rows, lost
-    found: dict[str, Row] = {}
-    for one in which:
-        named = _numbered(rows, one) if NUMBER.fullmatch(one) else _below(rows, Path(one))
-        found.update({row["number"]: row for row in named})
-    return list(found.values()), []
+    named += [_numbered(rows, number) for number in numbers]
+    return list({row["number"]: row for row in named}.values()), []
 
 
-def _numbered(rows: list[Row], number: str) -> list[Row]:
+def _numbered(rows: list[Row], number: str) -> Row:
     found = [row for row in rows if row["number"] == number or row["number"].endswith(f"/{number}")]
     if len(found) != 1:
         message = f"{'more than one' if found else 'no'} waiting change has the number {number}; see `pending list`"
         raise errors.InvalidRequest(message)
-    return found
-
-
-def _below(rows: list[Row], path: Path) -> list[Row]:
-    mountpoint, below = client.find(path)
-    return [
-        row
-        for row in rows
-        if row["mount"] == str(mountpoint) and (not below or f"{row['path']}/".startswith(f"{below}/"))
-    ]
+    return found[0]
 
 
 def _by_mount(rows: list[Row]) -> dict[Path, list[Row]]:
