@@ -28,12 +28,10 @@ def left_behind() -> tuple[list[Row], list[Path]]:
     known = _sources()
     base = config.state_dir() / "journal"
     for journal in sorted(base.glob("*")) if base.is_dir() else ():
-        for staging in Staging.abandoned(journal):
-            try:
+        with Staging.for_a_look(journal) as ended:
+            for staging in ended:
                 rows += _rows(staging, known.get(journal.name, "?"))
                 lost += staging.lost
-            finally:
-                staging.close()
     return rows, lost
 
 

@@ -46,7 +46,7 @@ def _show(answer: Row) -> None:
 
 def _published(mountpoint: Path, answer: Row, *, as_json: bool = False) -> int:
     """Wait until the service has what was asked for; say which version it is."""
-    code = saving.run_flush([(mountpoint, answer["below"])])
+    code = saving.run_flush([(mountpoint, answer["below"])], open_fails=False)
     if code:
         return code
     known = client.ask(mountpoint, verb="log", path=answer["below"])["versions"]

@@ -95,6 +95,20 @@ def test_a_dry_run_says_what_would_be_in_it_and_what_not(held: Mounted, tree: Pa
     assert len(log_of(held, tree)) == 3
 
 
+def test_commit_leaves_out_what_is_open_and_says_so(held: Mounted, tree: Path):
+    """The version is made all the same, and the file is in the next one."""
+    with (tree / "open").open("w") as file:
+        file.write("half")
+        file.flush()
+        os.fsync(file.fileno())
+        (tree / "new").write_text("new")
+        told = said(held, "commit", str(tree), "-m", "third")
+        assert "w/t/open: open for writing" in told
+        assert "is now v4" in told
+    said(held, "commit", str(tree), "-m", "fourth")
+    assert [row["files"] for row in log_of(held, tree)[3:]] == [3, 4]
+
+
 def test_commit_is_refused_where_there_is_no_tree(held: Mounted):
     """A file of its own, a workflow; and a message is needed."""
     path = held.path / "w" / "a.txt"
