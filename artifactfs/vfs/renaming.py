@@ -158,6 +158,7 @@ class Renamer:
             tree.opaque.add(path)
         tree.names.setdefault(place.path, {})[name] = node
         if edit is not None:
+            edit.shown = join(tree.shown, path) if tree.shown else edit.shown
             return [intents.of_edit(edit)] if edit.staged.sealed else []
         tree.records.setdefault((place.path, name), tree.home.next_number())
         return [intents.of_name(tree, place.path, name, node)]

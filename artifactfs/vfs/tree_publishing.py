@@ -99,7 +99,8 @@ class TreePublisher:
         return found
 
     @staticmethod
-    def _wanted(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:
+    def wants(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:
+        """Return what names of a tree shall be, where its other files are ``members``."""
         wanted: dict[str, Wanted] = {one.at: None for one in taken if one.wanted is None}
         for directory in tree.opaque:
             # What the base has below a directory that was made anew is not in it.
@@ -115,7 +116,7 @@ class TreePublisher:
         if _version(head) != _version(tree.base):
             now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
             base = self._with_sent(tree, base, now)
-        wanted = self._wanted(tree, taken, {**base, **now} if now is not base else base)
+        wanted = self.wants(tree, taken, {**base, **now} if now is not base else base)
         return await trio.to_thread.run_sync(
             merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
         ), wanted
@@ -229,7 +230,7 @@ class TreePublisher:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
-        await self._write_down(tree, dropped)
+        await self.write_down(tree, dropped)
         for staged in done:
             await trio.to_thread.run_sync(tree.home.discard, staged)
         self._tell_conflicts(tree, merged)
@@ -296,7 +297,7 @@ class TreePublisher:
             node.name = name
         self.context.overlay.become(node, listed)
 
-    async def _write_down(self, tree: WorkTree, dropped: list[int]) -> None:
+    async def write_down(self, tree: WorkTree, dropped: list[int]) -> None:
         """Make durable what is left of the changes of a tree."""
         edits = self.context.overlay.edits
         own = [
