@@ -5,7 +5,9 @@ libz.so.1 that nearly every Linux has does (``Z_BLOCK``); where it cannot be loa
 what was evicted is streamed again from its beginning: slower, as right.
 
 Rules of this file: the only user of ctypes. One decoder serves one stream, member after member, in one thread. A border
-is noted at most once per ``MAP_STEP`` of input: a hostile stream of empty blocks has thousands in a kilobyte.
+is noted at most once per ``MAP_STEP`` of input: a hostile stream of empty blocks has thousands in a kilobyte. One
+behind a full flush is noted besides, once per ``FLUSH_STEP`` of output: nothing behind it refers to what is before, so
+a point there costs no window, and who writes flushes puts them where points are wanted.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from artifactfs.content.gunzip import MAX_PIECE
 # Half of an ordinary block (19 KiB compressed on average, measured), so nearly every border is seen.
 MAP_STEP = 16 * 1024
 WINDOW = 32 * 1024
+# What a flush ends with, and how far apart such borders are at least.
+FLUSH = b"\x00\x00\xff\xff"
+FLUSH_STEP = 32 * 1024
 
 # zlib.h
 _Z_NO_FLUSH, _Z_BLOCK = 0, 5
@@ -94,7 +99,7 @@ class BlockInflater:
         weakref.finalize(self, libz.inflateEnd, self._stream)
         self._out = ctypes.create_string_buffer(MAX_PIECE)
         self._window = ctypes.create_string_buffer(WINDOW)
-        self._begin_in = self._begin_out = self._mapped = 0
+        self._begin_in = self._begin_out = self._mapped = self._flushed_out = self._search_from = 0
         self.borders: list[Border] = []
         self.eof = False
         self.unused_data = self.unconsumed_tail = b""
@@ -104,6 +109,7 @@ class BlockInflater:
         self._libz.inflateReset(self._stream)
         # The first border, behind the header, is always wanted: nothing is needed to start there.
         self._begin_in, self._begin_out, self._mapped = begin_in, begin_out, -MAP_STEP
+        self._flushed_out = self._search_from = 0
         self.eof = False
         self.unused_data = self.unconsumed_tail = b""
         return self
@@ -123,6 +129,9 @@ class BlockInflater:
             step = len(data) - taken
             if not border_wanted:
                 step = min(step, self._mapped + MAP_STEP - stream.total_in)
+            flush = data.find(FLUSH, taken, taken + step) if stream.total_in >= self._search_from else -1
+            if flush >= 0:
+                step = flush + len(FLUSH) - taken
             stream.next_in, stream.avail_in = begin + taken, step
             state = self._libz.inflate(stream, _Z_BLOCK if border_wanted else _Z_NO_FLUSH)
             taken += step - stream.avail_in
@@ -131,13 +140,26 @@ class BlockInflater:
             elif state not in (_Z_OK, _Z_BUF_ERROR):
                 message = f"Error {state} while decompressing data: {(stream.msg or b'').decode('ascii', 'replace')}"
                 raise zlib.error(message)
-            elif border_wanted and stream.data_type & _AT_BORDER and not stream.data_type & _LAST_BLOCK:
+            elif border_wanted and self._is_at_border():
                 self._note()
+            elif flush >= 0 and not stream.avail_in:
+                self._note_flush()
             elif state == _Z_BUF_ERROR or (taken == len(data) and stream.avail_out):
                 break
         rest = data[taken:]
         self.unused_data, self.unconsumed_tail = (rest, b"") if self.eof else (b"", rest)
         return ctypes.string_at(self._out, room - stream.avail_out)
+
+    def _is_at_border(self) -> bool:
+        return bool(self._stream.data_type & _AT_BORDER) and not self._stream.data_type & _LAST_BLOCK
+
+    def _note_flush(self) -> None:
+        """Note the border here if it is one; what only looks like a flush costs a search once per ``MAP_STEP``."""
+        if self._is_at_border() and self._stream.total_out - self._flushed_out >= FLUSH_STEP:
+            self._flushed_out = self._stream.total_out
+            self._note()
+        else:
+            self._search_from = self._stream.total_in + MAP_STEP
 
     def _note(self) -> None:
         stream, length = self._stream, ctypes.c_uint(0)

@@ -199,8 +199,9 @@ class Status:
         if node.artifact is None:
             message = f"{path} is not part of an artifact"
             raise errors.InvalidRequest(message)
-        known = await fs.directories.history.versions_of(node.source, node.artifact)
-        current = node.artifact.current.id if node.artifact.current else None
+        artifact = fs.directories.history.newest(node.source, node.artifact)
+        known = await fs.directories.history.versions_of(node.source, artifact)
+        current = artifact.current.id if artifact.current else None
         rows = [
             {
                 "version": f"v{at}",

@@ -122,6 +122,9 @@ class Provider(Protocol):
         another workflow.
         """
 
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an artifact of this source as it is now; None if it is gone. At most two requests."""
+
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:
         """Return one page of the artifact's versions, oldest or newest first; times tell.
 

@@ -24,7 +24,9 @@ class Lane(enum.IntEnum):
 
     FOREGROUND = 0
     """Somebody is waiting in a system call."""
-    BACKGROUND = 1
+    PUBLISHING = 1
+    """What was saved is on its way: nobody waits for it in a system call, but it is safe on one disk only."""
+    BACKGROUND = 2
     """Readahead, refreshes, prefetch."""
 
 
@@ -33,13 +35,22 @@ lane: ContextVar[Lane] = ContextVar("lane", default=Lane.FOREGROUND)
 
 
 @contextlib.contextmanager
-def background() -> Iterator[None]:
-    """Send what is asked for in this block, and in tasks started in it, when nobody in the foreground waits."""
-    token = lane.set(Lane.BACKGROUND)
+def _on(one: Lane) -> Iterator[None]:
+    token = lane.set(one)
     try:
         yield
     finally:
         lane.reset(token)
+
+
+def background() -> contextlib.AbstractContextManager[None]:
+    """Send what is asked for in this block, and in tasks started in it, when nobody else waits."""
+    return _on(Lane.BACKGROUND)
+
+
+def publishing() -> contextlib.AbstractContextManager[None]:
+    """Send what is asked for in this block when nobody in the foreground waits, but before the background."""
+    return _on(Lane.PUBLISHING)
 
 
 class Line:

@@ -11,12 +11,12 @@ from artifactfs.providers.limits import Lane, in_line
 
 
 class Slots:
-    """A semaphore with two lanes, the last ``reserve`` slots of which the background never gets."""
+    """A semaphore with lanes, the last ``reserve`` slots of which only the foreground gets."""
 
     def __init__(self, limit: int, reserve: int = 0) -> None:
         """Grant ``limit`` at once."""
         self.limit = limit
-        self._usable = {Lane.FOREGROUND: limit, Lane.BACKGROUND: max(1, limit - reserve)}
+        self._usable = {lane: limit if lane is Lane.FOREGROUND else max(1, limit - reserve) for lane in Lane}
         self._waiting = {lane: trio.lowlevel.ParkingLot() for lane in Lane}
         self.busy = 0
 
@@ -34,7 +34,7 @@ class Slots:
             await self._waiting[lane].park()  # give() has counted it for us
 
     def give(self) -> None:
-        """Give a slot back: to the foreground, then to the background, in the order they came."""
+        """Give a slot back: to the foreground, then to the lanes behind it, in the order they came."""
         self.busy -= 1
         for lane, lot in self._waiting.items():
             if lot and self.busy < self._usable[lane]:

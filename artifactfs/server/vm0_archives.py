@@ -1,7 +1,8 @@
-"""Versions as archives: made from the store's trees once, kept as files so that ranges of them can be served.
+"""Versions as archives: as they were uploaded, or made from the store's trees once; kept so that ranges can be served.
 
 Rules of this file: the same version makes the same bytes (PAX format, sorted names, times from the tree, no
-time in the gzip header). A file appears under its name only whole. Work on bytes happens in threads, at
+time in the gzip header). One that was uploaded is given back as it is, as the service's storage does, while it is
+kept. A file appears under its name only whole. Work on bytes happens in threads, at
 most once at a time for one version. What is here is a cache: it can be deleted at any time.
 """
 
@@ -69,6 +70,18 @@ def write_archive(store: Store, version: StoredVersion, out: BinaryIO) -> None:
                 tar.addfile(info, source)
 
 
+def archive_path(store: Store, version_id: str) -> Path:
+    """Return where the archive of a version is kept; what is put there (whole, by a rename) is what is served."""
+    return store.root / "archives" / f"{version_id}.tar.gz"
+
+
+def keep_uploaded(store: Store, version_id: str, uploaded: Path) -> None:
+    """Serve an archive as it was uploaded and checked; it is moved away from where it is."""
+    path = archive_path(store, version_id)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    uploaded.replace(path)
+
+
 class Archives:
     """The archives that have been made, in a directory of their own below the store."""
 
@@ -95,7 +108,7 @@ class Archives:
             return await trio.to_thread.run_sync(partial(self._open, version))
 
     def _open(self, version: StoredVersion) -> BinaryIO:
-        path = self._root / f"{version.id}.tar.gz"
+        path = archive_path(self._store, version.id)
         try:
             file = path.open("rb")
         except FileNotFoundError:

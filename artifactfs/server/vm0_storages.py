@@ -8,6 +8,7 @@ content only moves the present.
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from artifactfs import errors
 from artifactfs.server import vm0_projection as projection
 from artifactfs.server.storage import staged_path, sweep_staged
+from artifactfs.server.vm0_archives import keep_uploaded
 from artifactfs.server.vm0_push import Push, read_push, version_id
 from artifactfs.server.vm0_unpack import unpack
 from artifactfs.server.vm0_wire import Endpoint, Refused, iso, read_json, storages_error
@@ -172,13 +174,22 @@ class Views:
             self._restore(artifact, push)
         if artifact.current != known.seq:
             self._store.set_current(artifact.id, known.seq)
-        for name in ("archive.tar.gz", "manifest.json"):
-            staged_path(self._store, "/" + projection.archive_key(artifact, wanted, name)).unlink(missing_ok=True)
+        self._settle(artifact, wanted)
         answer = {
             "success": True, "versionId": known.id, "storageName": push.name,
             "size": known.size, "fileCount": known.file_count,
         }  # fmt: skip
         return answer | ({"deduplicated": True} if is_known else {})
+
+    def _settle(self, artifact: StoredArtifact, wanted: str) -> None:
+        """Put away what was uploaded of a version that is committed now."""
+        archive, manifest = (
+            staged_path(self._store, "/" + projection.archive_key(artifact, wanted, name))
+            for name in ("archive.tar.gz", "manifest.json")
+        )
+        manifest.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            keep_uploaded(self._store, wanted, archive)
 
     def _restore(self, artifact: StoredArtifact, push: Push) -> None:
         """Take the objects of a known version from a fresh upload, as they are gone here."""

@@ -28,8 +28,10 @@ CHUNK = 1 << 18
 # What the service's sandbox stops at (service source, 2026), and what we do.
 MAX_MEMBERS = 100_000
 MAX_DEPTH = 256
-# Beside the declared bytes of the files: headers (at most 3 blocks each, plus long names) and padding.
+# Beside the declared bytes of the files: headers, padding, and what is no file; and of each file a header, two blocks
+# with its time to the nanosecond, and padding.
 MAX_OVERHEAD = 64 * 1024 * 1024
+FILE_OVERHEAD = 4 * tarfile.BLOCKSIZE
 MAX_PATH_BYTES = 4096
 # An fsync of file and directories for each member of a large archive takes longer than a client waits; above this
 # many files one sync of everything is cheaper.
@@ -96,7 +98,7 @@ def unpack(archive: BinaryIO, declared: Mapping[str, Declared], objects: Objects
         CorruptContent: it is no archive, damaged, or does not match what was declared; the message says how.
         OSError: the disk is full.
     """
-    limit = sum(file.size for file in declared.values()) + MAX_OVERHEAD
+    limit = sum(file.size + FILE_OVERHEAD for file in declared.values()) + MAX_OVERHEAD
     stream = cast("IO[bytes]", _Capped(gzip.GzipFile(fileobj=archive, mode="rb"), limit))
     taken = _Taken(declared, objects)
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from artifactfs.model.content import Exact, Inline, Pointer
+from artifactfs.model.content import ArchiveMember, Content, Exact, Inline, Pointer
 from artifactfs.model.entry import Artifact, ArtifactKind, SingleFile, TreeMember, Version
 from artifactfs.tree import names
 from artifactfs.tree.inodes import number
@@ -216,6 +216,14 @@ def _tree_level(root: Node, children: Mapping[str, TreeMember]) -> Level:
     return level
 
 
+def _content_mark(content: Content | None, place: VersionDir) -> str:
+    """Return what tells the content of a file in an edited tree from others that its path has had."""
+    if isinstance(content, ArchiveMember):
+        # Its hash is not known while its archive arrives.
+        return place.version.id if place.version else ""
+    return str(getattr(content, "key", ""))
+
+
 def member_node(root: Node, member: TreeMember, name: str) -> Node:
     """Return the node of one file, directory or symlink of a version."""
     place = root.directory
@@ -224,7 +232,7 @@ def member_node(root: Node, member: TreeMember, name: str) -> Node:
     # Where a tree is edited in place, an unchanged file keeps its inode from one version to the next.
     content = member.content
     stable = place.present and root.writable
-    mark = () if not stable else (str(getattr(content, "key", "")), str(member.executable), member.target or "")
+    mark = () if not stable else (_content_mark(content, place), str(member.executable), member.target or "")
     base = ("edited", root.source, place.artifact.key) if stable else root.identity
     again = (str(member.serial),) if member.serial else ()
     identity = (*base, "/", member.path, member.kind, *mark, *again)

@@ -115,7 +115,7 @@ class Beginner:
         source = self.sources[node.source]
         if not source.provider.is_here or self.overlay.names(parent).get(node.name) is node:
             return self.directories.history.newest(node.source, artifact), True
-        found = await source.provider.find(source.top, artifact.id)
+        found = await source.provider.refresh(artifact)
         if found is None or not found.writable:
             return artifact, True  # gone: a save brings it back
         self.directories.apply_artifact(node.source, found)

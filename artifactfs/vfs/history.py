@@ -187,7 +187,7 @@ class History:
         known = self.sources[source]
         if trio.current_time() < self._newest_at.get(key, -math.inf) + known.provider.listing_ttl_s:
             return self.newest(source, artifact)
-        flight = self.content.flights.start(("current", key), lambda: known.provider.find(known.top, artifact.id))
+        flight = self.content.flights.start(("current", key), lambda: known.provider.refresh(artifact))
         found: Artifact | None = self.newest(source, artifact)
         # Nobody waits longer than a moment to see what was seen before.
         with trio.move_on_after(GRACE_S):

@@ -187,6 +187,7 @@ class WorkTree(Job):
         opaque: directories that were made or moved here: nothing of the base shows through.
         records: numbers of the records of names, where those are not edits.
         message: what its maker says of the next version.
+        waits: of what was changed the service would not tell two versions apart; it goes with the next real change.
     """
 
     base: Artifact
@@ -194,6 +195,7 @@ class WorkTree(Job):
     opaque: set[str] = field(default_factory=set)
     records: dict[tuple[str, str], int] = field(default_factory=dict)
     message: str | None = None
+    waits: bool = False
 
     def entries(self) -> Iterator[tuple[str, str, Node | Gone]]:
         """Return directory, name and what stands there."""

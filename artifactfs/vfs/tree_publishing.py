@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # Versions that somebody else makes between our look and our save; more in a row would be a loop of ours.
 MAX_MERGES = 10
+WAITS = "the service tells versions apart by the content of files alone; this goes with the next change of one"
 KINDS = {Kind.FILE: "file", Kind.DIRECTORY: "dir", Kind.SYMLINK: "symlink"}
 
 
@@ -68,7 +70,7 @@ class TreePublisher:
 
     def _is_ready(self, node: Node) -> bool:
         edit = self.context.overlay.edits.get(node.ino)
-        return edit is None or (edit.staged.sealed and (not edit.staged.writers or edit.is_ready))
+        return edit is None or edit.is_ready or (edit.staged.sealed and not edit.staged.writers)
 
     # -- what is wanted --------------------------------------------------------------------------------------
 
@@ -83,7 +85,8 @@ class TreePublisher:
             elif (edit := self.context.overlay.edits.get(entry.ino)) is None:
                 found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
             elif self._is_ready(entry):
-                edit.in_flight = staged = edit.staged
+                staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
+                edit.in_flight = staged
                 draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
                 found.append(Taken(path, name, entry, draft, edit, staged))
         return found
@@ -163,7 +166,7 @@ class TreePublisher:
     async def _save(self, tree: WorkTree, taken: list[Taken], attempt: Try) -> tuple[Artifact, Merged]:
         source, publisher = self.context.sources[tree.source], self.context.publisher(tree.source)
         for _ in range(MAX_MERGES):
-            head = await source.provider.find(source.top, tree.base.id)
+            head = await source.provider.refresh(tree.base)
             if head is None:
                 raise errors.NotFound("the tree was removed; its changes are kept here", subject=tree.base.path[-1])
             merged, _wanted = await self.merged(tree, taken, head)
@@ -197,7 +200,9 @@ class TreePublisher:
             elif one.edit is not None and one.edit.in_flight is one.edit.staged:
                 one.edit.in_flight = None
         tree.tries, tree.facts, tree.error, tree.message = 0, {}, "", None
-        tree.state = State.SEALED
+        tree.state, tree.waits = State.SEALED, not is_version
+        if not is_version:
+            tree.due_at, tree.error = math.inf, WAITS
         if is_version:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}

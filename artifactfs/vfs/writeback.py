@@ -115,6 +115,7 @@ class WriteBack:
     def schedule_tree(self, tree: WorkTree, pause_s: float | None = None) -> None:
         """Make a version of a tree when nothing has happened to it for a moment."""
         wait = self.policy.delay_s if pause_s is None else pause_s
+        tree.waits = False
         tree.due_at = trio.current_time() + wait if self.trees.has_work(tree) else math.inf
         self.wake()
 
@@ -143,6 +144,8 @@ class WriteBack:
         now, found, begun = trio.current_time(), [], Counter(self._busy)
         for job in self.overlay.jobs():
             lanes = 1 if job.source in self._failing else LANES
+            if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
+                continue  # it is due when it is closed
             if job.under_way is None and job.due_at <= now and begun[job.source] < lanes:
                 if now < self._failing.get(job.source, -math.inf):
                     continue
@@ -192,12 +195,13 @@ class WriteBack:
 
     def _succeeded(self, job: Job) -> None:
         """Go on with what was changed meanwhile, and with what waits for this source."""
-        job.error = "" if job.state is not State.CONFLICT else job.error
+        if job.state is not State.CONFLICT and not (isinstance(job, WorkTree) and job.waits):
+            job.error = ""
         if self._failing.pop(job.source, None) is not None:
             for other in self.overlay.jobs():
                 if other.source == job.source and other.tries and other.due_at < math.inf:
                     other.due_at = trio.current_time()
-        if isinstance(job, WorkTree):
+        if isinstance(job, WorkTree) and not job.waits:
             self.schedule_tree(job)
 
     async def _publish(self, job: Job) -> None:

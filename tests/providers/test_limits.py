@@ -53,12 +53,33 @@ async def test_the_foreground_goes_first(nursery: trio.Nursery, autojump_clock: 
         for name, lane in (
             ("b1", Lane.BACKGROUND),
             ("b2", Lane.BACKGROUND),
+            ("p1", Lane.PUBLISHING),
             ("f1", Lane.FOREGROUND),
             ("f2", Lane.FOREGROUND),
         ):
             takers.start_soon(take, name, lane)
             await wait_all_tasks_blocked()
-    assert order == ["f1", "f2", "b1", "b2"]
+    assert order == ["f1", "f2", "p1", "b1", "b2"]
+
+
+async def test_connections_go_to_the_foreground_then_to_what_is_published(nursery: trio.Nursery) -> None:
+    """And the last of them only to the foreground."""
+    slots, order = Slots(2, 1), []
+
+    async def take(lane: Lane) -> None:
+        await slots.take(lane)
+        order.append(lane)
+
+    await take(Lane.FOREGROUND)
+    for lane in (Lane.BACKGROUND, Lane.PUBLISHING):
+        nursery.start_soon(take, lane)
+        await wait_all_tasks_blocked()
+    slots.give()
+    await wait_all_tasks_blocked()
+    assert order == [Lane.FOREGROUND, Lane.PUBLISHING]
+    slots.give()
+    await wait_all_tasks_blocked()
+    assert order[2:] == [Lane.BACKGROUND]
 
 
 async def test_a_wait_that_would_be_too_long_is_refused_at_once(autojump_clock: MockClock) -> None:

@@ -90,7 +90,7 @@ async def test_both_spellings_say_the_same(store: Store, base: str, spelling: st
     async with served(store, base) as (provider, observer):
         artifact = await world.only(provider)
         assert (artifact.id, artifact.key, artifact.path) == (made.uuid, made.uuid, ("weekly-report",))
-        assert (artifact.workflow, artifact.writable) == ("artifacts", False)
+        assert (artifact.workflow, artifact.writable) == ("artifacts", True)
         assert artifact.created_at_ns == world.FIRST_NS
         assert artifact.metadata["currentVersionId"] == second.id
         assert artifact.metadata["fileCount"] == 1

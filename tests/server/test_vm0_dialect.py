@@ -336,6 +336,21 @@ async def test_links_modes_and_times_survive_a_push(store: Store) -> None:
     assert found["dir/empty"].sha256 is None
 
 
+async def test_an_archive_is_given_back_as_it_was_pushed(store: Store) -> None:
+    """Byte by byte, as the service's storage does; without it an equal one is made of what is stored."""
+    files = {"report.md": b"hello\n", "data/empty.csv": b""}
+    pushed = world.packed(files)
+    async with client_of(store) as client:
+        await push(client, "report", files, pushed)
+        params = {"name": "report", "type": "artifact"}
+        found = (await client.get("/api/storages/download", params=params)).json()
+        assert (await client.get(found["url"])).content == pushed
+        assert not list((store.root / "uploads").iterdir())
+        for path in (store.root / "archives").iterdir():
+            path.unlink()
+        assert world.members((await client.get(found["url"])).content) == files
+
+
 async def test_a_symlink_declared_as_a_file_becomes_that_file(store: Store) -> None:
     """The service's command line hashes what a link leads to, but packs the link."""
     out = io.BytesIO()

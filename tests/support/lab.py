@@ -36,8 +36,9 @@ class Fault:
     """What to do to requests whose path (with query) matches ``pattern``; ``times`` counts down, None is for ever.
 
     ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the
-    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``headers`` are added
-    to ``status``; ``lose_answer`` lets the request be carried out and then drops the connection.
+    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``lose_answer`` lets
+    the server do what was asked, and then drops the connection; ``headers`` are added to ``status``; with ``method``
+    only requests of it are meant.
     """
 
     pattern: str
@@ -49,6 +50,7 @@ class Fault:
     cut_after: int | None = None
     lose_answer: bool = False
     times: int | None = None
+    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Laboratory:
         query = scope["query_string"].decode()
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.seen.append(Seen(scope["method"], scope["path"], query, headers, self.origin))
-        fault = self._fault(f"{scope['path']}?{query}")
+        fault = self._fault(f"{scope['path']}?{query}", scope["method"])
         if fault is None:
             await self.app(scope, receive, send)
             return
@@ -88,21 +90,28 @@ class Laboratory:
             await send({"type": "http.response.start", "status": fault.status, "headers": raw})
             await send({"type": "http.response.body", "body": fault.body})
             return
-        if fault.lose_answer:
+        await self.app(scope, receive, self._lost(send) if fault.lose_answer else self._disturbed(send, fault))
 
-            async def swallow(_message: Message) -> None: ...
-
-            await self.app(scope, receive, swallow)
-            raise ConnectionResetError
-        await self.app(scope, receive, self._disturbed(send, fault))
-
-    def _fault(self, where: str) -> Fault | None:
+    def _fault(self, where: str, method: str) -> Fault | None:
         for fault in self.faults:
-            if fault.times != 0 and re.search(fault.pattern, where):
+            if fault.times != 0 and fault.method in {None, method} and re.search(fault.pattern, where):
                 if fault.times is not None:
                     fault.times -= 1
                 return fault
         return None
+
+    @staticmethod
+    def _lost(send: Send) -> Send:
+        """Announce a body and send nothing of it: hypercorn then hangs up."""
+
+        async def lost(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [(b"content-length", b"1")]}
+            else:
+                message = {"type": "http.response.body", "body": b"", "more_body": True}
+            await send(message)
+
+        return lost
 
     @staticmethod
     def _disturbed(send: Send, fault: Fault) -> Send:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from artifactfs import errors
+from artifactfs.model.entry import DirRef
 from artifactfs.providers.base import Check, ContentStream
 from artifactfs.providers.local import entries
 from artifactfs.providers.local.publisher import LocalPublisher
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from artifactfs.model.content import ByteRange, ContentRef, Pointer
-    from artifactfs.model.entry import Artifact, DirRef, Folder, Listing, TreeMember, VersionPage
+    from artifactfs.model.entry import Artifact, Folder, Listing, TreeMember, VersionPage
     from artifactfs.providers.base import Publisher
     from artifactfs.store.catalog import Store
 
@@ -81,6 +82,10 @@ class LocalProvider:
         if not self.is_artifact_id(artifact_id):
             return None
         return await self._in_thread(partial(self._view.find, workflow, artifact_id))
+
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an artifact as it is now; one that was removed too, read-only."""
+        return await self.find(DirRef(self.source, entries.ROOT), artifact.id)
 
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:  # noqa: ARG002 - one page
         """Return all versions, oldest first; those that are equal share an id."""

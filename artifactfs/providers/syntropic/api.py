@@ -127,6 +127,12 @@ class Api:
                     return await self._find_prefix(path, params, route, shape)
         return await self._send(self.prefix, path, params, route)
 
+    async def find(self) -> str:
+        """Return the prefix; it takes a request if none was sent yet."""
+        if self.prefix is None:
+            await self.facts("/health")
+        return self.prefix or ""
+
     async def _send(self, prefix: str, path: str, params: Sequence[tuple[str, str]], route: str) -> Reply:
         return await self.http.get(prefix + path, params, route=route, headers=HEADERS)
 
@@ -276,6 +282,20 @@ class Api:
         """Return an artifact with its session, without its content; None if there is none."""
         return await self._one(_path("artifacts", artifact_id), "/artifacts/{id}", artifact_row)
 
+    async def whole(self, artifact_id: str) -> tuple[ArtifactRow, bytes]:
+        """Return an artifact with its content, which must not be empty: the service says then that there is none.
+
+        Raises:
+            NotFound: there is no such artifact, or nothing in it.
+            ArtifactFSError: as ``content``.
+        """
+        path = _path("artifacts", artifact_id)
+        value = await self._value(await self._ask(path, _WHOLE, route="/artifacts/{id}", shape=_has("id")), path)
+        row = artifact_row(value)
+        if row is None or row.id != artifact_id:
+            raise errors.ProviderMisbehaved("the answer is another artifact", provider=self.source, subject=path)
+        return row, content_bytes(value, artifact_id)
+
     async def session(self, session_id: str) -> SessionRow | None:
         """Return a session; None if there is none."""
         return await self._one(_path("sessions", session_id), "/sessions/{id}", session_row)
@@ -317,6 +337,7 @@ class Api:
 
 _DETAIL = (("include_content", "false"),)
 """Without it a detail is 404 for an empty artifact, and carries the content of any other."""
+_WHOLE = (("include_content", "true"),)
 
 
 def _once(pages: Sequence[Page[T]], key: Callable[[T], str]) -> tuple[T, ...]:

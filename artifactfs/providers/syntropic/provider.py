@@ -48,6 +48,8 @@ from artifactfs.model.entry import (
 from artifactfs.providers.base import Check, ContentStream
 from artifactfs.providers.syntropic.api import MAX_ROWS, Api, all_of
 from artifactfs.providers.syntropic.join import NONE, Linker
+from artifactfs.providers.syntropic.learnt import Learnt
+from artifactfs.providers.syntropic.publisher import Syntropic137Publisher
 from artifactfs.providers.syntropic.titles import place
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ class Syntropic137Provider:
         self.http = http
         self.api = Api(http)
         self.linker = Linker(self.api, memory)
-        self.publisher: Publisher | None = None
+        self.learnt = Learnt(memory)
+        self.publisher: Publisher | None = Syntropic137Publisher(self.api, self.learnt, self._made_here)
         self._root_is_complete: bool | None = None
 
     def __repr__(self) -> str:
@@ -145,7 +148,7 @@ class Syntropic137Provider:
             ref=DirRef(self.source, "workflow", (workflow_id,)),
             role=Role.WORKFLOW,
             mtime_ns=mtime_ns,
-            accepts=Accepts.FILES if self.publisher else Accepts.NOTHING,
+            accepts=Accepts.FILES if self.publisher and workflow_id else Accepts.NOTHING,
             metadata=MappingProxyType(facts or {}),
         )
 
@@ -199,6 +202,10 @@ class Syntropic137Provider:
             metadata=packed(facts),
         )
 
+    def _made_here(self, row: ArtifactRow) -> Artifact:
+        """Return an artifact that was made by POST, which belongs to no run."""
+        return self._artifact(row, None)
+
     async def resolve(self, ref: DirRef, name: str) -> Folder | None:
         """Return a workflow that is not listed, by its id."""
         if ref.kind != "root" or not WORKFLOW_ID.fullmatch(name):
@@ -222,6 +229,11 @@ class Syntropic137Provider:
         if row is None or row.id != artifact_id or (row.workflow_id or "") != workflow.args[0]:
             return None
         return self._artifact(row, await self.linker.maker(row))
+
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an artifact as it is now."""
+        row = await self.api.artifact(artifact.id)
+        return None if row is None or row.id != artifact.id else self._artifact(row, await self.linker.maker(row))
 
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:
         """Return the one there is: an upload swaps its bytes in place."""
@@ -300,6 +312,9 @@ class Syntropic137Provider:
             "prefix": self.api.prefix,
             "generation": self._generation(),
             "lists_complete": self._root_is_complete,
+            "can_rename_and_remove": self.api.generation == "C" or self.learnt.changes,
+            "can_replace": self.learnt.uploads,
+            "largest_request": self.learnt.largest,
             "requests_left": None if math.isinf(left) else int(left),
         }
 

@@ -28,6 +28,19 @@ def split(title: str) -> tuple[str, tuple[str, ...]] | None:
     return phase, parts
 
 
+def retitled(title: str, path: tuple[str, ...], phase_id: str | None) -> str:
+    """Return the title of an artifact that is to stand at ``path`` below its workflow, as far as a title can say it.
+
+    An output's title keeps its phase; the run is in no title.
+    """
+    found = split(title)
+    if found is None or len(path) == 1:
+        return path[-1]
+    phase, _ = found
+    outside = 2 if phase or phase_id else 1
+    return f"{phase}{SEPARATOR}{'/'.join(path[outside:])}"
+
+
 def place(title: str | None, artifact_id: str, phase_id: str | None, run: str | None) -> tuple[str, ...]:
     """Return the path below the workflow.
 

@@ -285,6 +285,10 @@ class VlmRunProvider:
             return None
         return entries.file_artifact(self.source, row.model_copy(update={"id": artifact_id}))
 
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an uploaded file as it is now; an object never changes."""
+        return await self.find(DirRef(self.source, "files"), artifact.id) if artifact.writable else artifact
+
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:  # noqa: ARG002 - one page
         """Return the only version: an object never changes under its id."""
         return VersionPage((artifact.current,) if artifact.current else ())

@@ -47,7 +47,7 @@ class EmptyVersion(Exception):
     """The version has no files; the service says so with a 404."""
 
 
-def _has_envelope(body: bytes) -> bool:
+def has_envelope(body: bytes) -> bool:
     """Tell whether an error came from the API itself, not from whatever is where it should be."""
     value = answers.error_body(body)
     return value is not None and isinstance(value.get("error"), dict)
@@ -130,7 +130,7 @@ class Vm0Api:
                 told = told_version(reply.headers.get("location", ""))
                 return (told if told.startswith(name) else None) if told else self._confirmed(name)
             body = await _beginning(reply)
-        if reply.status == 404 and not _has_envelope(body):  # noqa: PLR2004 - HTTP's own numbers
+        if reply.status == 404 and not has_envelope(body):  # noqa: PLR2004 - HTTP's own numbers
             raise self._no_api(address)
         if NO_FILES.search(answers.message_of(body)):
             return self._confirmed(name)
@@ -154,7 +154,7 @@ class Vm0Api:
         return path, query, f"/v1/{role}s/:id/download"
 
     def _checked(self, reply: Reply, path: str) -> Reply:
-        if reply.status == 404 and not _has_envelope(reply.body):  # noqa: PLR2004 - HTTP's own numbers
+        if reply.status == 404 and not has_envelope(reply.body):  # noqa: PLR2004 - HTTP's own numbers
             raise self._no_api(path)
         return reply
 
@@ -258,7 +258,7 @@ class Vm0Api:
         if reply.status == 404 and is_storage:  # noqa: PLR2004 - HTTP's own numbers
             message = "the archive of this version is missing from the service's storage"
             raise errors.NotFound(message, provider=self._source, status=404)
-        if reply.status == 404 and not _has_envelope(body):  # noqa: PLR2004 - HTTP's own numbers
+        if reply.status == 404 and not has_envelope(body):  # noqa: PLR2004 - HTTP's own numbers
             raise self._no_api(urlsplit(reply.url).path)
         if reply.status == 404 and NO_FILES.search(answers.message_of(body)):  # noqa: PLR2004 - HTTP's own numbers
             raise EmptyVersion

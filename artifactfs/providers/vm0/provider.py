@@ -8,7 +8,8 @@ ids here are ``artifact:<name>``.
 Requests: ``list`` one per 100 artifacts (with only /api/storages: one, and one for each artifact that
 changed since it was last seen, eight at a time); ``versions`` one per 100; ``find`` one (two);
 ``find_version`` one; ``open`` two, one to the service and one to its storage, and again if the storage
-refuses the link. Once per mount one more tells that a server has no /v1.
+refuses the link. Once per mount one more tells that a server has no /v1. What was pushed a moment ago is opened without
+a request.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cachetools
 
 from artifactfs import errors
-from artifactfs.model.entry import Artifact, DirRef, Folder, Listing, Role, TreeMember, VersionPage
+from artifactfs.model.entry import Accepts, Artifact, DirRef, Folder, Listing, Role, TreeMember, VersionPage
 from artifactfs.providers.base import Check, ContentStream, Memory, Publisher
 from artifactfs.providers.vm0.api import EmptyVersion, NoApi, Vm0Api
 from artifactfs.providers.vm0.generations import V1_ID, Generation, StoragesGeneration, V1Generation
+from artifactfs.providers.vm0.publisher import Vm0Publisher
+from artifactfs.providers.vm0.push_api import PushApi
 from artifactfs.providers.vm0.values import ROLES, V1, Values
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ MAX_ETAG = 200
 
 
 Checks = list[Check]
+Artifacts = list[Artifact]
 """Named here because a method of the class below is called ``list``."""
 
 
@@ -59,7 +63,6 @@ class Vm0Provider:
     # An agent's checkpoint shows after at most this many seconds; a listing of 100 artifacts is one request.
     listing_ttl_s = 60.0
     is_here = False
-    publisher: Publisher | None = None
 
     def __init__(self, source: str, http: HttpClient, memory: Memory) -> None:
         """Speak through ``http``, whose base URL is the host's, without /v1; nothing is sent yet."""
@@ -71,6 +74,8 @@ class Vm0Provider:
         self._v1: Generation = V1Generation(self._api, values)
         self._storages: Generation = StoragesGeneration(self._api, values, memory)
         self._has_v1: bool | None = None
+        self._pushed = Vm0Publisher(source, self._api, PushApi(source, http), memory, self._find, self._all)
+        self.publisher: Publisher | None = self._pushed
         self._etags: cachetools.LRUCache[str, str] = cachetools.LRUCache(MAX_ETAGS)
 
     def __repr__(self) -> str:
@@ -133,7 +138,8 @@ class Vm0Provider:
         del cursor
         if ref.kind == "root":
             folders = (
-                Folder((f"{role}s",), role, DirRef(self.source, "role", (role,)), Role.WORKFLOW) for role in ROLES
+                Folder((f"{role}s",), role, DirRef(self.source, "role", (role,)), Role.WORKFLOW, accepts=Accepts.TREES)
+                for role in ROLES
             )
             return Listing(tuple(folders), ttl_s=math.inf)
         role = self._role(ref)
@@ -162,7 +168,30 @@ class Vm0Provider:
         role = self._role(workflow)
         if not self.is_artifact_id(artifact_id):
             return None
+        return await self._find(role, artifact_id)
+
+    async def refresh(self, artifact: Artifact) -> Artifact | None:
+        """Return an artifact as it is now."""
+        return await self._find((artifact.workflow or "").removesuffix("s"), artifact.id)
+
+    async def _find(self, role: str, artifact_id: str) -> Artifact | None:
+        if self._has_v1 is None and not V1_ID.fullmatch(artifact_id):
+            return await self._find_by_name(role, artifact_id)
         return await self._ask(lambda generation: generation.find(role, artifact_id))
+
+    async def _find_by_name(self, role: str, artifact_id: str) -> Artifact | None:
+        """Find one by an id that only a server without /v1 gives, when it is not known yet whether this is one."""
+        with self._named():
+            try:
+                await self._v1.list(role)
+            except NoApi:
+                return await self._storages.find(role, artifact_id)
+            self._has_v1 = True
+            return None
+
+    async def _all(self, role: str) -> Artifacts:
+        listing = await self._ask(lambda generation: generation.list(role))
+        return [entry for entry in listing.entries if isinstance(entry, Artifact)]
 
     async def versions(self, artifact: Artifact, cursor: str | None) -> VersionPage:
         """Return all versions at once, newest first; with only /api/storages the present one."""
@@ -206,6 +235,10 @@ class Vm0Provider:
         link = partial(generation.link, role, where, version_id)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._named())
+            spooled = stack.enter_context(self._pushed.spool.open(ref.locator, span))
+            if spooled is not None:
+                yield spooled
+                return
             try:
                 reply = await stack.enter_async_context(self._api.archive(version_id, link, _range(span)))
             except EmptyVersion:
@@ -260,7 +293,8 @@ class Vm0Provider:
         }
 
     async def aclose(self) -> None:
-        """Close connections."""
+        """Close connections, and let go of what was kept of pushes."""
+        self._pushed.spool.close()
         await self._http.aclose()
 
 

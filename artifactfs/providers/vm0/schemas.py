@@ -110,6 +110,38 @@ class StorageDownload(_Row):
     size: Count = None
 
 
+class UploadLink(_Row):
+    """Where one of the two objects of a version is to be put."""
+
+    presigned_url: Text = _both("presignedUrl", "presigned_url")
+
+
+def _nested(kind: type[_Row]) -> Any:  # noqa: ANN401 - what pydantic's validator is
+    return PlainValidator(lambda value: read(kind, value))
+
+
+class Uploads(_Row):
+    """Where a version is to be put."""
+
+    archive: Annotated[UploadLink | None, _nested(UploadLink)] = None
+    manifest: Annotated[UploadLink | None, _nested(UploadLink)] = None
+
+
+class Prepared(_Row):
+    """What /api/storages/prepare says: the version's id, and links unless it is there already."""
+
+    version_id: Id = Field(validation_alias=AliasChoices("versionId", "version_id"))
+    existing: Flag = None
+    uploads: Annotated[Uploads | None, _nested(Uploads)] = None
+
+
+class Committed(_Row):
+    """What /api/storages/commit says."""
+
+    version_id: Id = Field(validation_alias=AliasChoices("versionId", "version_id"))
+    success: Flag = None
+
+
 RowT = TypeVar("RowT", bound=_Row)
 
 

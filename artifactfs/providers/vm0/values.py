@@ -151,6 +151,7 @@ class Values:
             updated_at_ns=parse_time_ns(facts.get("updatedAt")),
             workflow=f"{role}s",
             run=facts.get("run"),
+            writable=True,
             metadata=packed(facts),
         )
 

@@ -77,6 +77,30 @@ def test_a_stream_of_empty_blocks_is_not_mapped_block_by_block() -> None:
     assert len(borders) <= len(data) // inflate_blocks.MAP_STEP + 2
 
 
+@needs_libz
+def test_every_full_flush_is_a_place_to_begin() -> None:
+    """Also right behind another border; what looks like a flush and is none does no harm."""
+    packer, data, places = zlib.compressobj(6, wbits=31), b"", []
+    for number in range(40):
+        data += packer.compress(text(number, 50_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+        places.append(50_000 * (number + 1))
+    stored = zlib.compressobj(0, wbits=31)
+    data += packer.flush() + stored.compress(inflate_blocks.FLUSH * 50_000) + stored.flush()
+    for step in (len(data), 1000):
+        inflater = inflate_blocks.make()
+        assert inflater is not None
+        gunzip = Gunzip(LIMITS, inflater.begin)
+        raw = b"".join(p for at in range(0, len(data), step) for p in gunzip.feed(data[at : at + step]))
+        gunzip.close()
+        borders = {border.out: border for border in inflater.borders}
+        # One whose four bytes come in two pieces is not seen.
+        assert sum(place in borders for place in places) >= (40 if step > 1000 else 38)
+        for border in inflater.borders[:: max(1, len(borders) // 20)]:
+            window = bytes(len(border.window)) if border.out in places else border.window
+            decoder = Restarted(Point(border.begin, border.bit, border.out, 0, 0), window, LIMITS)
+            assert b"".join(decoder.feed(data[border.begin :])) == raw[border.out :]
+
+
 def packed(files: dict[str, bytes], level: int = 6) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=level) as tar:
