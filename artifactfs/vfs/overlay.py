@@ -298,11 +298,12 @@ class Overlay:
         return None if removal is None or removal.is_under_way or removal.given_to else removal
 
     def edits_of(self, tree: WorkTree) -> list[Edit]:
-        """Return the edits of files in a tree."""
+        """Return the edits of files that have a name in a tree."""
         return [
             edit
             for edit in self.edits.values()
             if isinstance(edit.directory, VersionDir)
+            and not edit.is_orphan
             and (edit.source, edit.directory.artifact.key) == (tree.source, tree.base.key)
         ]
 

@@ -68,6 +68,7 @@ class Renamer:
         replaced = self.overlay.edits.get(target.ino) if target is not None else None
         for job in (edit, replaced):
             await self.namespace.idle(job)
+        edit = self.overlay.edits.get(node.ino)  # it may have been saved meanwhile
         if self._same_tree(move):
             await self._in_tree(move)
         elif edit is not None and edit.is_local and edit.replaces is None:
@@ -191,6 +192,8 @@ class Renamer:
         if old_tree is not None:
             await self.namespace.vacate(move.old_parent, old_tree, move.old_name)
         edit.directory, edit.node.name, edit.node.parent = place, move.new_name, move.new_parent.ino
+        if old_tree is not None:
+            self.namespace.changed(old_tree)
         if isinstance(place, VersionDir):
             edit.base, edit.base_sha256 = self.writer.tree(move.new_parent).base, None
             node.artifact, node.tree_path = place.artifact, join(place.path, move.new_name)

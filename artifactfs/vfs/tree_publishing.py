@@ -62,7 +62,9 @@ class TreePublisher:
     context: Context
 
     def has_work(self, tree: WorkTree) -> bool:
-        """Tell whether there is something in a tree that its next version would show."""
+        """Tell whether there is something in a tree that its next version would show, or nothing at all any more."""
+        if not tree.names:
+            return not self.context.overlay.edits_of(tree)
         return any(
             not stays_here(join(path, name)) and (isinstance(entry, Gone) or self._is_ready(entry))
             for path, name, entry in tree.entries()

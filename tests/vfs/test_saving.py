@@ -55,7 +55,7 @@ async def test_a_dropping_never_leaves_this_machine(tmp_path: Path, standing_sti
         assert world.publisher.calls == []
         await world.unlink("w/.f.swp")
         world.nothing_is_left()
-    assert world.store.artifacts() == []
+        assert world.store.artifacts(deleted=True) == []
 
 
 async def test_a_dropping_that_is_renamed_is_saved(world: World):
