@@ -23,7 +23,7 @@ from artifactfs.tree.layout import present_node
 from artifactfs.tree.merging import marked
 from artifactfs.tree.nodes import Listed, Node
 from artifactfs.vfs import intents
-from artifactfs.vfs.context import Context, Try
+from artifactfs.vfs.context import PASSES, Context, Try
 from artifactfs.vfs.overlay import Edit, Removal, key_of
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,10 @@ class Files:
                 self._landed(edit, attempt)
                 raise
             await self._make_again(edit)
-        except Exception:
+        except Exception as error:
             self._landed(edit, attempt)
+            if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
+                await self._superseded(edit)
             raise
         else:
             await self._received(edit, flight, draft, saved)
@@ -96,6 +98,21 @@ class Files:
         edit.tries, edit.facts = attempt.record.tries, attempt.record.facts
         if edit.in_flight is edit.staged:
             edit.in_flight = None
+
+    @staticmethod
+    async def _superseded(edit: Edit) -> None:
+        """Give up bytes that were refused, if somebody has written others meanwhile: those are what is wanted."""
+        async with edit.lock:
+            flight = edit.in_flight
+            if flight is None or flight is edit.staged:
+                return
+            edit.in_flight, edit.flight_record = None, None
+            if edit.staged.sealed:
+                await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(edit))
+            elif edit.backup is None:
+                edit.backup = flight  # acknowledged, until the others are
+                return
+            await trio.to_thread.run_sync(edit.home.discard, flight)
 
     async def _make_again(self, edit: Edit) -> None:
         """Let an edit of a file that somebody else removed be a new file of its name."""

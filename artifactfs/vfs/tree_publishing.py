@@ -88,7 +88,10 @@ class TreePublisher:
                 found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
             elif self._is_ready(entry):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
-                edit.in_flight = staged
+                earlier, edit.in_flight = edit.in_flight, staged
+                if earlier is not None and earlier is not staged:
+                    # Of a try that failed; what was written since is durable.
+                    await trio.to_thread.run_sync(edit.home.discard, earlier)
                 draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
                 found.append(Taken(path, name, entry, draft, edit, staged))
         return found
@@ -136,23 +139,32 @@ class TreePublisher:
         Raises:
             ArtifactFSError, OSError: it was not made, and all changes are kept.
         """
+        while not await self._publish(tree):
+            log.info("a file of a tree was removed while it was being published; begun again without it")
+
+    async def _publish(self, tree: WorkTree) -> bool:
+        """Make the next version; tell whether all that it was to hold was still there."""
         async with self.context.order:
             taken = await self.changes(tree)
         if not taken:
             await self._settle(tree, tree.base, [], None)
-            return
+            return True
         try:
             attempt = await self._start(tree, taken)
             saved, merged = await self._save(tree, taken, attempt)
             tree.facts = attempt.record.facts
-        except BaseException:
-            for one in taken:
-                if one.edit is not None and one.edit.in_flight is one.edit.staged:
-                    one.edit.in_flight = None
+        except BaseException as error:
+            edits = [one.edit for one in taken if one.edit is not None]
+            for edit in edits:
+                if edit.in_flight is edit.staged:
+                    edit.in_flight = None
+            if isinstance(error, errors.ArtifactFSError) and any(edit.is_orphan for edit in edits):
+                return False
             raise
         async with self.context.order:
             await self._settle(tree, saved, taken, merged)
         self.context.saved(tree.source)
+        return True
 
     async def _start(self, tree: WorkTree, taken: list[Taken]) -> Try:
         is_first = tree.tries == 0

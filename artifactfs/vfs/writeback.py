@@ -22,9 +22,9 @@ from artifactfs import errors
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.states import Event, State, after
 from artifactfs.tree.nodes import VersionDir
-from artifactfs.vfs.context import Context
+from artifactfs.vfs.context import PASSES, Context
 from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree
-from artifactfs.vfs.publishing import Files
+from artifactfs.vfs.publishing import Files, begun
 from artifactfs.vfs.tree_publishing import TreePublisher
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,6 @@ RETRY_MAX_S = 60.0
 LANES = 4
 # How often a source that failed is looked at: whether anything has succeeded there since.
 LOOK_S = 1.0
-# May pass by itself. Credentials may be mended while we wait.
-PASSES = (
-    errors.Unavailable, errors.Unreachable, errors.TimedOut, errors.QuotaExceeded, errors.AccessDenied,
-    errors.NoLocalSpace,
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -155,26 +150,30 @@ class WriteBack:
 
     def _next_look(self) -> float:
         now = trio.current_time()
+        if self._notice_recovery():
+            return now
         due = [job.due_at for job in self.overlay.jobs() if job.under_way is None]
-        soonest = min((at for at in due if at > now), default=math.inf)
-        waiting = min(self._failing.values(), default=math.inf)
-        if self._failing:
-            self._notice_recovery()
-            soonest = min(soonest, now + LOOK_S, max(waiting, now + 0.01))
-        return soonest
+        soonest = min((at for at in (*due, *self._failing.values()) if at > now), default=math.inf)
+        return min(soonest, now + LOOK_S) if self._failing else soonest
 
-    def _notice_recovery(self) -> None:
-        """Try at once what waits for a source that has answered something else meanwhile."""
-        now = trio.current_time()
-        for source, until in self._failing.items():
-            failed_for = now - self._failed_at.get(source, now)
-            if until > now and self.well_at(source) > time.time() - failed_for:
-                self._failing[source] = now
+    def _notice_recovery(self) -> bool:
+        """Try at once what waits for a source that has answered something else meanwhile; tell whether any has."""
+        now, found = trio.current_time(), False
+        for source, until in list(self._failing.items()):
+            waiting = [job for job in self.overlay.jobs() if job.source == source and job.due_at < math.inf]
+            if not waiting and not self._busy[source]:
+                del self._failing[source]  # what failed was taken back, or refused: who comes next finds out
+            elif until > now and self.well_at(source) > time.time() - (now - self._failed_at.get(source, now)):
+                self._failing[source], found = now, True
+                for job in waiting:
+                    job.due_at = min(job.due_at, now) if job.tries else job.due_at
+        return found
 
     # -- one change ------------------------------------------------------------------------------------------
 
     def _begin(self, job: Job) -> None:
-        job.under_way = trio.Event()
+        # Whoever changes it from now on says when it is due again.
+        job.under_way, job.due_at = trio.Event(), math.inf
         self._busy[job.source] += 1
 
     async def _run(self, job: Job) -> None:
@@ -218,8 +217,10 @@ class WriteBack:
     def _failed(self, job: Job, error: Exception) -> None:
         job.error, job.failed_at = str(error) or type(error).__name__, time.time()
         now = trio.current_time()
+        if job.state in {State.FAILED, State.CONFLICT}:
+            job.state = begun(job.state)  # it failed before the service was asked
         if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
-            job.state, job.due_at, job.failure = after(job.state, Event.REFUSAL), math.inf, error
+            job.state, job.failure = after(job.state, Event.REFUSAL), error
             log.warning("refused and kept here: %s: %s", type(error).__name__, error)
         else:
             job.state = after(job.state, Event.FAILURE)
