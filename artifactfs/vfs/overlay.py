@@ -278,6 +278,12 @@ class Overlay:
         """Leave an edit's name to the listing."""
         self.drop(edit.directory, edit.source, edit.node.name, edit.node)
 
+    def unhide(self, removal: Removal) -> None:
+        """Leave the name of a removed artifact to the listing, unless it has been given to something else."""
+        entry = (self._level(removal.directory, removal.source) or {}).get(removal.name)
+        if isinstance(entry, Gone):
+            self.drop(removal.directory, removal.source, removal.name, entry)
+
     # -- changes ---------------------------------------------------------------------------------------------
 
     def begin(self, edit: Edit) -> None:

@@ -121,13 +121,13 @@ class TreePublisher:
     @staticmethod
     def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
         """Return the base with what an earlier try of ours made of it, as far as that is what is there now."""
-        sent: dict[str, str | None] = json.loads(tree.facts.get("sent", "{}"))
+        sent: dict[str, list[str | None]] = json.loads(tree.facts.get("sent", "{}"))
         known = dict(base)
-        for path, sha256 in sent.items():
+        for path, hashes in sent.items():
             member = now.get(path)
-            if sha256 is None and member is None:
+            if member is None and None in hashes:
                 known.pop(path, None)
-            elif member is not None and sha256 is not None and _hash(member) == sha256:
+            elif member is not None and _hash(member) in hashes:
                 known[path] = member
         return known
 
@@ -170,8 +170,11 @@ class TreePublisher:
         is_first = tree.tries == 0
         tree.tries += 1
         tree.state = begun(tree.state)
-        sent = json.loads(tree.facts.get("sent", "{}"))
-        sent.update({one.at: None if one.wanted is None else _hash(one.wanted) for one in taken})
+        sent: dict[str, list[str | None]] = json.loads(tree.facts.get("sent", "{}"))
+        for one in taken:
+            sha256, hashes = None if one.wanted is None else _hash(one.wanted), sent.setdefault(one.at, [])
+            if sha256 not in hashes:
+                hashes.append(sha256)
         tree.facts["sent"] = json.dumps(sent)
         record = intents.of_tree(tree)
         await trio.to_thread.run_sync(tree.home.journal.put, record)
@@ -221,7 +224,7 @@ class TreePublisher:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
-        await self._write_down(tree, dropped)
+        await self._write_down(tree, [*dropped, *(staged.number for staged in done)])
         for staged in done:
             await trio.to_thread.run_sync(tree.home.discard, staged)
         self._tell_conflicts(tree, merged)
@@ -260,6 +263,9 @@ class TreePublisher:
             overlay.let_go(one.edit)
         elif one.edit.in_flight is one.staged:
             one.edit.in_flight = None
+            if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed:
+                one.edit.backup = one.staged  # under its new name nothing else is durable yet
+                return
         if one.staged is not None and (one.edit is None or one.edit.staged is not one.staged or is_there):
             done.append(one.staged)
         if is_there and isinstance(one.entry, Node) and (one.edit is None or one.edit.staged is one.staged):

@@ -39,6 +39,8 @@ RETRY_S = 1.0
 RETRY_MAX_S = 60.0
 # Changes of one source that are published at once while it is well; rclone takes four, too.
 LANES = 4
+# Tries of a change until those behind it are tried first: some three minutes.
+PATIENCE = 8
 # How often a source that failed is looked at: whether anything has succeeded there since.
 LOOK_S = 1.0
 
@@ -137,11 +139,15 @@ class WriteBack:
 
     def _startable(self) -> list[Job]:
         now, found, begun = trio.current_time(), [], Counter(self._busy)
-        for job in self.overlay.jobs():
-            lanes = 1 if job.source in self._failing else LANES
+        # One that fails again and again, whatever its source does for others, does not stand before them for ever.
+        for job in sorted(self.overlay.jobs(), key=lambda job: job.tries // PATIENCE):
+            is_failing = job.source in self._failing
+            lanes = 1 if is_failing else LANES
             if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
                 continue  # it is due when it is closed
-            if job.under_way is None and job.due_at <= now and begun[job.source] < lanes:
+            # While its source fails the pause is the source's: the oldest change is the one that finds out.
+            is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
+            if job.under_way is None and is_due and begun[job.source] < lanes:
                 if now < self._failing.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1

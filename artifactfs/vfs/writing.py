@@ -92,6 +92,7 @@ class Writer:
             edit.staged.truncate(0)
         edit.staged.writers += 1
         edit.due_at = math.inf
+        self._take_notice(edit)
         return edit
 
     async def begin(self, node: Node, *, copy: bool) -> None:
@@ -277,6 +278,8 @@ class Writer:
         """Make it durable that an edit stands in another place now, or is another file's next version."""
         if edit.staged.touched and (edit.staged.sealed or edit.staged.size) and not edit.is_orphan:
             await self.seal(edit)
+        elif not edit.is_orphan and (records := intents.of_all(edit)):
+            await trio.to_thread.run_sync(edit.home.journal.put, *records)
 
     async def release(self, edit: Edit) -> None:
         """Take back one writer; after the last one the edit is published, soon."""

@@ -12,10 +12,12 @@ import trio
 from artifactfs import errors
 from artifactfs.journal.states import State
 from artifactfs.vfs.queue import queue_of
-from artifactfs.vfs.writeback import LOOK_S, RETRY_MAX_S
+from artifactfs.vfs.writeback import LOOK_S, PATIENCE, RETRY_MAX_S
 from tests.vfs.world import BOTH, EMPTY, LATER_S, World
 
-REFUSED = errors.InvalidRequest("no such text")
+
+def refused() -> errors.InvalidRequest:
+    return errors.InvalidRequest("no such text")
 
 
 async def test_what_may_pass_is_tried_again_and_each_time_later(world: World, expected_logs):
@@ -48,16 +50,31 @@ async def test_a_source_that_fails_gets_one_change_at_a_time_oldest_first(world:
     for number in (3, 1, 4, 0, 5, 2):
         await world.put(f"w/f{number}", f"new {number}".encode())
     failing = [world.publisher.next(error=errors.Unreachable("no network")) for _ in range(8)]
-    world.publisher.calls.clear()
-    await world.elapse(3600)
+    world.publisher.asked.clear()
+    await world.elapse(120)
     assert not world.publisher.plan
     assert all(step.reached.is_set() for step in failing)
-    changed = sorted(world.store.artifacts(), key=lambda one: world.store.versions(one.id)[-1].created_at_ns)
-    order = [one.name for one in changed]
-    # Those that had begun before the source was known to fail may come in any order, the others by age.
-    assert order[-2:] == ["f5", "f2"]
-    assert order[0] == "f3"
+    names = [name for name, in world.publisher.asked]
+    # Those that had begun before the source was known to fail, then the oldest until it is saved, then the others.
+    assert (sorted(names[:4]), names[4:9]) == (["f0", "f1", "f3", "f4"], ["f3"] * 5)
+    assert sorted(names[9:]) == ["f0", "f1", "f2", "f4", "f5"]
     assert all(len(world.versions(f"f{number}")) == 2 for number in range(6))
+    world.nothing_is_left()
+
+
+async def test_a_change_that_always_fails_does_not_stop_those_behind_it(world: World):
+    """One that its service never takes, for whatever reason: the others wait for it some minutes, not for ever."""
+    await world.put("w/f", b"old")
+    await world.elapse()
+    await world.put("w/f", b"poison")
+    for _ in range(2 * PATIENCE):
+        world.publisher.next(error=errors.Unavailable("it does something to me")).only = "f"
+    await world.elapse(4)
+    await world.put("w/g", b"text")
+    await world.elapse(300)
+    assert world.versions("g") == [b"text"]
+    await world.elapse(1200)
+    assert world.versions("f") == [b"old", b"poison"]
     world.nothing_is_left()
 
 
@@ -97,7 +114,7 @@ async def test_a_failing_source_keeps_the_processor_free(world: World, expected_
     expected_logs("refused and kept here")
     writeback = world.fs.writer.writeback
     world.publisher.next(error=errors.Unreachable("no network"))
-    held = world.publisher.next(held=True, error=REFUSED)
+    held = world.publisher.next(held=True, error=refused())
     await world.put("w/f", b"text")
     await world.reach(held)
     world.clock.jump(10)
@@ -110,7 +127,7 @@ async def test_a_failing_source_keeps_the_processor_free(world: World, expected_
 
 async def test_a_refusal_is_kept_told_once_and_tried_again_after_the_next_write(world: World, expected_logs):
     expected_logs("refused and kept here")
-    world.publisher.next(error=REFUSED)
+    world.publisher.next(error=refused())
     await world.put("w/f", b"bad")
     await world.elapse(3600)
     assert world.publisher.calls == ["create_file"]
@@ -131,14 +148,14 @@ async def test_who_writes_while_it_is_refused_gets_a_try_of_its_own(world: World
     """The refusal speaks of the content that was sent, which is wanted no more."""
     expected_logs("refused and kept here")
     for is_closed in (True, False):
-        refused = world.publisher.next(held=True, error=REFUSED)
+        held = world.publisher.next(held=True, error=refused())
         await world.put("w/f", b"bad")
-        await world.reach(refused)
+        await world.reach(held)
         handle = await world.open("w/f", EMPTY)
         world.fs.write(handle, 0, b"good %d" % is_closed)
         if is_closed:
             await world.close(handle)
-        refused.go.set()
+        held.go.set()
         await world.elapse()
         if not is_closed:
             with pytest.raises(errors.InvalidRequest):
@@ -176,7 +193,7 @@ async def test_a_refused_change_whose_draft_cannot_be_read_ends_nobody(world: Wo
     expected_logs("refused and kept here")
     await world.mkdir("w/t")
     path = "w/t/f" if is_tree else "w/f"
-    world.publisher.next(error=REFUSED)
+    world.publisher.next(error=refused())
     await world.put(path, b"text")
     await world.elapse()
     edit = world.edit("f")

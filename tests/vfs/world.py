@@ -26,6 +26,7 @@ from artifactfs.content.facts import Facts
 from artifactfs.content.reader import ContentReader
 from artifactfs.journal.records import Journal
 from artifactfs.journal.staging import Staged, Staging
+from artifactfs.model.entry import Artifact
 from artifactfs.providers.local.provider import LocalProvider
 from artifactfs.store.catalog import Store
 from artifactfs.store.rows import StoredArtifact
@@ -54,6 +55,7 @@ class Step:
         reached: set when the call is there.
         go: what a held call waits for.
         meanwhile: awaited before the real call.
+        only: the name that it is for; other calls pass.
         answer: given instead of the real answer, without the call.
     """
 
@@ -65,6 +67,7 @@ class Step:
     go: trio.Event = field(default_factory=trio.Event)
     meanwhile: Callable[[], Any] | None = None
     answer: Callable[..., Any] | None = None
+    only: str = ""
 
 
 class Publisher:
@@ -73,7 +76,9 @@ class Publisher:
     def __init__(self, real: Any) -> None:
         self.real = real
         self.calls: list[str] = []
+        self.asked: list[tuple[str, ...]] = []
         self.plan: list[Step] = []
+        self.held = 0
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.real, name)
@@ -85,24 +90,32 @@ class Publisher:
         return self.plan[-1]
 
     async def _call(self, name: str, real: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        path = args[0].path[-1:] if isinstance(args[0], Artifact) else args[1]
         self.calls.append(name)
-        step = self.plan.pop(0) if self.plan else Step()
+        self.asked.append(path)
+        step = Step()
+        if self.plan and self.plan[0].only in {"", *path}:
+            step = self.plan.pop(0)
         if not (step.held or step.held_after):
             step.reached.set()
         if step.held:
-            step.reached.set()
-            await step.go.wait()
+            await self._hold(step)
         if step.meanwhile is not None:
             await step.meanwhile()
         if step.error is not None and not step.lost:
             raise step.error
         answer = step.answer(*args) if step.answer is not None else await real(*args, **more)
         if step.held_after:
-            step.reached.set()
-            await step.go.wait()
+            await self._hold(step)
         if step.error is not None:
             raise step.error
         return answer
+
+    async def _hold(self, step: Step) -> None:
+        self.held += 1
+        step.reached.set()
+        await step.go.wait()
+        self.held -= 1
 
 
 @dataclass
@@ -206,14 +219,14 @@ class World:
         writeback = self.fs.writer.writeback
         while True:
             await trio.testing.wait_all_tasks_blocked()
-            if not sum(writeback._busy.values()):
+            if sum(writeback._busy.values()) == self.publisher.held:
                 return
             await trio.to_thread.run_sync(threading.Event().wait, 0.002)
 
     async def elapse(self, seconds: float = LATER_S) -> None:
         """Let time pass, in steps, and all be published that is due meanwhile."""
         while seconds > 0:
-            step = min(seconds, 0.5)
+            step = min(seconds, max(0.5, seconds / 100))
             self.clock.jump(step)
             await self.settle()
             seconds -= step
