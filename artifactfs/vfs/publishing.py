@@ -132,8 +132,6 @@ class Files:
     async def _make_again(self, edit: Edit) -> None:
         """Let an edit of a file that somebody else removed be a new file of its name."""
         async with edit.lock:
-            if edit.in_flight is edit.staged:
-                edit.in_flight = None
             edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.SEALED
             edit.tries, edit.facts, edit.flight_record = 0, {}, None
             await self._write_down(edit)
@@ -142,6 +140,8 @@ class Files:
     @staticmethod
     async def _write_down(edit: Edit, drop: Collection[int] = ()) -> None:
         """Make durable what is true of an edit now, for whichever of its bytes were acknowledged."""
+        if edit.in_flight is edit.staged:
+            edit.in_flight = None
         records = intents.of_all(edit)
         if edit.in_flight is not None and edit.in_flight is not edit.staged:
             edit.flight_record = records[0]
@@ -239,8 +239,6 @@ class Files:
             node.artifact, node.version, node.tree_path = None, None, ""
             edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.CONFLICT
             edit.tries, edit.facts, edit.flight_record, edit.error = 0, {}, None, str(error)
-            if edit.in_flight is edit.staged:
-                edit.in_flight = None
             overlay.show(edit)
             # Told once to who saves under the name that was wanted, or goes on with the copy.
             overlay.notices[key_of(edit.directory, edit.source), wanted] = errors.Conflict(f"{error}; see {name!r}")

@@ -139,10 +139,12 @@ class WriteBack:
 
     def _startable(self) -> list[Job]:
         now, found, begun = trio.current_time(), [], Counter(self._busy)
+        jobs = self.overlay.jobs()
+        waited = {job.source for job in jobs if job.has_waited and (job.is_under_way or job.due_at < math.inf)}
         # One that fails again and again, whatever its source does for others, does not stand before them for ever.
-        for job in sorted(self.overlay.jobs(), key=lambda job: job.tries // PATIENCE):
+        for job in sorted(jobs, key=lambda job: job.tries // PATIENCE):
             is_failing = job.source in self._failing
-            lanes = 1 if is_failing else LANES
+            lanes = 1 if is_failing or job.source in waited else LANES
             if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
                 continue  # it is due when it is closed
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
@@ -169,10 +171,10 @@ class WriteBack:
             waiting = [job for job in self.overlay.jobs() if job.source == source and job.due_at < math.inf]
             if not waiting and not self._busy[source]:
                 del self._failing[source]  # what failed was taken back, or refused: who comes next finds out
-            elif until > now and self.well_at(source) > time.time() - (now - self._failed_at.get(source, now)):
+            elif until > now and self.well_at(source) > self._failed_at.get(source, math.inf):
                 self._failing[source], found = now, True
                 for job in waiting:
-                    job.due_at = min(job.due_at, now) if job.tries else job.due_at
+                    job.due_at = now
         return found
 
     # -- one change ------------------------------------------------------------------------------------------
@@ -234,7 +236,9 @@ class WriteBack:
             job.due_at = now + pause
             if isinstance(error, PASSES):
                 self._failing[job.source] = job.due_at
-                self._failed_at[job.source] = now
+                self._failed_at[job.source] = time.time()
+                for other in self.overlay.jobs():
+                    other.has_waited = other.has_waited or other.source == job.source
         if isinstance(error, (errors.ArtifactFSError, OSError)):
             log.info("a change could not be published and is kept: %s", error)
         else:
@@ -298,8 +302,13 @@ class WriteBack:
         return [
             job
             for job in self.overlay.jobs()
-            if self.is_wanted(job, below) and (job.is_under_way or (job.due_at < math.inf and job.failed_at < since))
+            if self.is_wanted(job, below)
+            and (job.is_under_way or (job.due_at < math.inf and not self._has_failed(job, since)))
         ]
+
+    def _has_failed(self, job: Job, since: float) -> bool:
+        # Where one change fails because its source does, the others wait for that source.
+        return max(job.failed_at, self._failed_at.get(job.source, 0.0)) >= since
 
     async def changed(self, within_s: float) -> None:
         """Wait until a change has been published, or was not, but no longer than so many seconds."""
