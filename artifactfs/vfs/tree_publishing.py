@@ -113,10 +113,17 @@ class TreePublisher:
         if _version(head) != _version(tree.base):
             now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
             base = self._with_sent(tree, base, now)
+            base.update((one.at, now[one.at]) for one in taken if self._has_seen(one, now))
         wanted = self._wanted(tree, taken, {**base, **now} if now is not base else base)
         return await trio.to_thread.run_sync(
             merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
         ), wanted
+
+    @staticmethod
+    def _has_seen(one: Taken, now: Mapping[str, TreeMember]) -> bool:
+        """Tell whether a writer began with what somebody else has made of a file since the base."""
+        seen = one.wanted.base_sha256 if isinstance(one.wanted, Draft) else None
+        return seen is not None and one.at in now and _hash(now[one.at]) == seen
 
     @staticmethod
     def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
@@ -224,7 +231,7 @@ class TreePublisher:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
-        await self._write_down(tree, [*dropped, *(staged.number for staged in done)])
+        await self._write_down(tree, taken, [*dropped, *(staged.number for staged in done)])
         for staged in done:
             await trio.to_thread.run_sync(tree.home.discard, staged)
         self._tell_conflicts(tree, merged)
@@ -247,10 +254,12 @@ class TreePublisher:
     ) -> None:  # fmt: skip
         overlay, names = self.context.overlay, tree.names.setdefault(one.path, {})
         is_there = names.get(one.name) is one.entry
-        if not is_there and one.wanted is not None and one.name not in names:
-            # Taken away since: what was just published under it is not shown.
-            names[one.name] = Gone(one.at)
-            tree.records[one.path, one.name] = tree.home.next_number()
+        at = (merged.beside if merged else {}).get(one.at, one.at)
+        directory, _, name = at.rpartition("/")
+        if not is_there and one.wanted is not None and directory == one.path and name not in names:
+            # Taken away since: what was just published, under its name or beside it, is not shown.
+            names[name] = Gone(at)
+            tree.records[one.path, name] = tree.home.next_number()
         if isinstance(one.entry, Gone) or one.edit is None:
             if is_there:
                 del names[one.name]
@@ -265,17 +274,18 @@ class TreePublisher:
             overlay.let_go(one.edit)
         elif one.edit.in_flight is one.staged:
             one.edit.in_flight = None
+            one.edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
             if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed:
                 one.edit.backup = one.staged  # under its new name nothing else is durable yet
                 return
         if one.staged is not None and (one.edit is None or one.edit.staged is not one.staged or is_there):
             done.append(one.staged)
-        if is_there and isinstance(one.entry, Node) and (one.edit is None or one.edit.staged is one.staged):
-            self._become(one, levels, merged)
+        if is_there and isinstance(one.entry, Node):
+            self._become(tree, one, levels, merged)
         if not names:
             tree.names.pop(one.path, None)
 
-    def _become(self, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
+    def _become(self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
         node, path = one.entry, one.at
         if not isinstance(node, Node):
             return
@@ -291,11 +301,17 @@ class TreePublisher:
         if name != one.name:
             self.context.directories.listings.changed(node.parent, one.name)
             node.name = name
+            if (edit := self.context.overlay.edits.get(node.ino)) is not None:
+                # Who goes on writing goes on with the copy, and is told.
+                del tree.names[one.path][one.name]
+                tree.names[one.path][name] = node
+                edit.failure = errors.Conflict(f"somebody else changed it first; this is {name!r} now")
         self.context.overlay.become(node, listed)
 
-    async def _write_down(self, tree: WorkTree, dropped: list[int]) -> None:
+    async def _write_down(self, tree: WorkTree, taken: list[Taken], dropped: list[int]) -> None:
         """Make durable what is left of the changes of a tree."""
         edits = self.context.overlay.edits
+        going_on = [one.edit for one in taken if one.edit is not None and edits.get(one.edit.node.ino) is one.edit]
         own = [
             (path, name, entry)
             for path, name, entry in tree.entries()
@@ -307,6 +323,7 @@ class TreePublisher:
             records = []
         else:
             records = [intents.of_tree(tree), *(intents.of_name(tree, *one) for one in own)]
+            records += [record for edit in going_on if not edit.is_orphan for record in intents.of_all(edit)]
         await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
 
     def _tell_conflicts(self, tree: WorkTree, merged: Merged | None) -> None:

@@ -312,6 +312,13 @@ class Writer:
         else:
             self.overlay.let_go(edit)
             edit.home.discard(edit.staged)
+            self._without(edit)
+
+    def _without(self, edit: Edit) -> None:
+        """Have a tree looked at that has an edit less: that may have been all that was changed in it."""
+        tree = self.overlay.tree_of(edit.directory, edit.source)
+        if tree is not None:
+            self.writeback.schedule_tree(tree)
 
     async def _back_to(self, edit: Edit, earlier: Staged) -> None:
         staged, edit.staged = edit.staged, earlier
@@ -341,6 +348,7 @@ class Writer:
             if shown is edit.node:
                 self.writeback.hide_again(edit.replaces)
         await trio.to_thread.run_sync(edit.home.discard, edit.staged)
+        self._without(edit)
 
     def _parent(self, edit: Edit) -> Node:
         return Node(0, (), edit.node.kind, "", directory=edit.directory, source=edit.source)
