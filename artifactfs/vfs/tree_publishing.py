@@ -252,7 +252,7 @@ class TreePublisher:
         self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None, dropped: list[int],
         done: list[Staged],
     ) -> None:  # fmt: skip
-        overlay, names = self.context.overlay, tree.names.setdefault(one.path, {})
+        names = tree.names.setdefault(one.path, {})
         is_there = names.get(one.name) is one.entry
         at = (merged.beside if merged else {}).get(one.at, one.at)
         directory, _, name = at.rpartition("/")
@@ -260,30 +260,41 @@ class TreePublisher:
             # Taken away since: what was just published, under its name or beside it, is not shown.
             names[name] = Gone(at)
             tree.records[one.path, name] = tree.home.next_number()
-        if isinstance(one.entry, Gone) or one.edit is None:
+        if one.edit is None:
             if is_there:
                 del names[one.name]
-                if (number := tree.records.pop((one.path, one.name), None)) is not None:
-                    dropped.append(number)
-        elif one.edit.staged is one.staged and is_there:
-            if (covered := tree.records.pop((one.path, one.name), None)) is not None:
-                dropped.append(covered)
-            node = one.entry
-            node.mtime_ns = one.edit.staged.mtime_ns or node.mtime_ns
-            node.size, node.executable = Exact(one.edit.staged.size), one.edit.staged.executable
-            overlay.let_go(one.edit)
-        elif one.edit.in_flight is one.staged:
-            one.edit.in_flight = None
-            one.edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
-            if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed:
-                one.edit.backup = one.staged  # under its new name nothing else is durable yet
-                return
+                self._unrecord(tree, one, dropped)
+        elif not self._edit_taken(tree, one, one.edit, dropped, is_there=is_there):
+            return  # under its new name nothing else is durable yet
         if one.staged is not None and (one.edit is None or one.edit.staged is not one.staged or is_there):
             done.append(one.staged)
         if is_there and isinstance(one.entry, Node):
             self._become(tree, one, levels, merged)
         if not names:
             tree.names.pop(one.path, None)
+
+    @staticmethod
+    def _unrecord(tree: WorkTree, one: Taken, dropped: list[int]) -> None:
+        if (number := tree.records.pop((one.path, one.name), None)) is not None:
+            dropped.append(number)
+
+    def _edit_taken(
+        self, tree: WorkTree, one: Taken, edit: Edit, dropped: list[int], *, is_there: bool
+    ) -> bool:  # fmt: skip
+        """Take over that bytes of an edit are published; tell whether they are needed no more."""
+        if edit.staged is one.staged and is_there:
+            self._unrecord(tree, one, dropped)
+            node = edit.node
+            node.mtime_ns = edit.staged.mtime_ns or node.mtime_ns
+            node.size, node.executable = Exact(edit.staged.size), edit.staged.executable
+            self.context.overlay.let_go(edit)
+        elif edit.in_flight is one.staged:
+            edit.in_flight = None
+            edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
+            if not is_there and not edit.is_orphan and not edit.staged.sealed:
+                edit.backup = one.staged
+                return False
+        return True
 
     def _become(self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
         node, path = one.entry, one.at

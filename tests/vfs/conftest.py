@@ -30,7 +30,7 @@ def standing_still() -> None:
 
 
 @pytest.fixture
-async def world(tmp_path: Path, standing_still: None) -> AsyncIterator[World]:  # noqa: ARG001 - it is for the clock
+async def world(tmp_path: Path, standing_still: None) -> AsyncIterator[World]:
     """A filesystem with a workflow ``w``."""
     async with opened(tmp_path) as found:
         await found.mkdir("w")

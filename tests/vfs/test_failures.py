@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import time
 
@@ -32,7 +33,7 @@ async def test_what_may_pass_is_tried_again_and_each_time_later(world: World, ex
         tries += [trio.current_time() - began] * (len(world.publisher.calls) - before)
         assert await world.read("w/f") == b"text"
         assert "f" in await world.names("w")
-    pauses = [later - one for one, later in zip(tries, tries[1:], strict=False)]
+    pauses = [later - one for one, later in itertools.pairwise(tries)]
     longest = [min(2**n, RETRY_MAX_S) for n in range(len(pauses))]
     assert all(most / 2 - 0.5 <= pause <= most + 1 for most, pause in zip(longest, pauses, strict=True))
     (row,) = queue_of(world.fs.writer)
@@ -54,7 +55,7 @@ async def test_a_source_that_fails_gets_one_change_at_a_time_oldest_first(world:
     await world.elapse(120)
     assert not world.publisher.plan
     assert all(step.reached.is_set() for step in failing)
-    names = [name for name, in world.publisher.asked]
+    names = [path[0] for path in world.publisher.asked]
     # Those that had begun before the source was known to fail, then the oldest until it is saved, then the others.
     assert (sorted(names[:4]), names[4:9]) == (["f0", "f1", "f3", "f4"], ["f3"] * 5)
     assert sorted(names[9:]) == ["f0", "f1", "f2", "f4", "f5"]
@@ -188,7 +189,9 @@ async def test_a_failure_that_nobody_foresaw_costs_nothing(world: World, expecte
 
 
 @pytest.mark.parametrize("is_tree", [False, True])
-async def test_a_refused_change_whose_draft_cannot_be_read_ends_nobody(world: World, expected_logs, *, is_tree: bool):
+async def test_a_refused_change_whose_draft_cannot_be_read_ends_nobody(
+    world: World, expected_logs, monkeypatch: pytest.MonkeyPatch, *, is_tree: bool
+):
     """What was refused fails in another way when it is tried again: the worker goes on."""
     expected_logs("refused and kept here")
     await world.mkdir("w/t")
@@ -197,13 +200,10 @@ async def test_a_refused_change_whose_draft_cannot_be_read_ends_nobody(world: Wo
     await world.put(path, b"text")
     await world.elapse()
     edit = world.edit("f")
-    real = type(edit.staged).draft
-    type(edit.staged).draft = lambda *_: _raise(OSError(errno.EIO, "Input/output error"))
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(type(edit.staged), "draft", lambda *_: _raise(OSError(errno.EIO, "Input/output error")))
         world.fs.writer.writeback.hurry()
         await world.settle()
-    finally:
-        type(edit.staged).draft = real
     await world.elapse(10)
     assert await world.read(path) == b"text"
     assert (world.stored("t")["f"] if is_tree else world.versions("f")[-1]) == b"text"

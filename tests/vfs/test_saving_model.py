@@ -104,7 +104,7 @@ async def change(world: World, what: str, path: str, more: Any) -> None:
             await world.rmdir(path)
         case "unlink":
             await world.unlink(path)
-        case "rename":
+        case _:
             await world.rename(path, f"w/t/{more}")
 
 
@@ -120,7 +120,7 @@ async def publish(world: World, how: str) -> None:
             world.clock.jump(2)
             await trio.testing.wait_all_tasks_blocked()
             held.go.set()  # it waits for nothing, but others come in between
-        case "fail" | "lose":
+        case _:
             world.publisher.next(error=errors.Unreachable("no network"), lost=how == "lose")
 
 

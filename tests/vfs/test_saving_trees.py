@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ def count(world: World) -> int:
     return len(world.store.versions(world.artifact("t").id))
 
 
-async def agree(world: World, expected: dict[str, object], where: Path | None = None) -> None:
+async def agree(world: World, expected: Mapping[str, object]) -> None:
     """Check that all show the same: now, published, and the store itself."""
     assert await world.tree("w/t") == expected
     await world.elapse(5)

@@ -263,7 +263,7 @@ class World:
             above = file.path.split("/")[:-1]
             found.update({"/".join(above[:depth]): None for depth in range(1, len(above) + 1)})
             content = self.store.objects.read(file.sha256) if file.sha256 else None
-            found[file.path] = file.target if file.target else content
+            found[file.path] = file.target or content
         return found
 
     def edit(self, name: str) -> Edit:
@@ -287,9 +287,7 @@ class World:
 
 
 @asynccontextmanager
-async def opened(
-    where: Path, *, policy: Policy | None = None, publishing: bool = True
-) -> AsyncIterator[World]:
+async def opened(where: Path, *, policy: Policy | None = None, publishing: bool = True) -> AsyncIterator[World]:
     """Have a filesystem as a mount has it; its end is that of a killed one."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock), "the test has not asked for standing_still"
@@ -298,7 +296,7 @@ async def opened(
     scratch = Path(_fresh(where / "scratch"))
     facts, blocks = Facts(scratch / "facts.db"), BlockStore(scratch / "cache", 1 << 20, 0)
     provider = LocalProvider("mine", store)
-    provider.publisher = publisher = Publisher(provider.publisher)  # type: ignore[assignment]  # it is one by getattr
+    provider.publisher = publisher = Publisher(provider.publisher)
     left = Staging.abandoned(where / "drafts")
     home = left[0] if left else Staging.fresh(where / "drafts")
     reports: list[str] = []
