@@ -88,7 +88,7 @@ def of_edit(edit: Edit, staged: Staged | None = None) -> Record:
         "kind": FILE, **_spot(edit.directory), "name": edit.node.name,
         "base": _artifact_text(edit.base), "base_sha256": edit.base_sha256, "local": edit.is_local,
         "after": behind, "instead": edit.backup.number if edit.backup and edit.backup is not own else None,
-        "replaces": edit.replaces.number if edit.replaces else None,
+        "over": edit.over, "replaces": edit.replaces.number if edit.replaces else None,
     }  # fmt: skip
     record = _record(edit, what)
     record.number, record.executable, record.mtime_ns = own.number, own.executable, own.mtime_ns

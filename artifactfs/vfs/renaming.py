@@ -99,8 +99,9 @@ class Renamer:
         async with self.namespace.alone(move.node, move.target):
             tree = self.writer.tree(move.new_parent)
             replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
-            if replaced is not None:
-                await self.writer.orphan(replaced)
+            moved = self.overlay.edits.get(move.node.ino)
+            if moved is not None and replaced is not None:
+                moved.over = replaced.number
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
             records = self._put(tree, move.new_parent, move.new_name, move.node)
             for parent, child in below:
@@ -110,6 +111,8 @@ class Renamer:
             records += [*left, intents.of_tree(tree)]
             # At once: after a kill it has the old name or the new one.
             await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
+            if replaced is not None:
+                await self.writer.orphan(replaced)
             self.namespace.changed(tree)
 
     @staticmethod
@@ -157,6 +160,7 @@ class Renamer:
             tree.opaque.add(path)
         tree.names.setdefault(place.path, {})[name] = node
         if edit is not None:
+            edit.shown = join(tree.shown, path) if tree.shown else edit.shown
             return intents.of_all(edit)
         tree.records.setdefault((place.path, name), tree.home.next_number())
         return [intents.of_name(tree, place.path, name, node)]
@@ -200,15 +204,38 @@ class Renamer:
         else:
             self._stand_for(edit, target, replaced)
         if replaced is not None:
-            await self.writer.orphan(replaced)
+            edit.over = replaced.number
         self.overlay.show(edit)
-        await self.writer.seal_again(edit)
+        await self.writer.seal_again(edit)  # before the other is forgotten: a crash in between must find one of them
+        if replaced is not None:
+            await self.writer.orphan(replaced)
         if not edit.staged.writers:
             self.writer.writeback.schedule(edit)
+
+    @staticmethod
+    def _inherit(edit: Edit, replaced: Edit) -> bool:
+        """Go on with a save that nobody knows the end of; return whether there was one.
+
+        It is published first, as what it was: else its outcome would look like somebody else's change.
+        """
+        if not replaced.tries or edit.tries or edit.home is not replaced.home:
+            return False
+        flight = replaced.in_flight or replaced.staged
+        if flight.writers:
+            return False
+        edit.in_flight = replaced.given = flight
+        edit.flight_record = replaced.flight_record or intents.of_edit(replaced)
+        edit.flight_record.number = flight.number
+        edit.tries, edit.facts = replaced.tries, replaced.facts
+        edit.base, edit.base_sha256, edit.is_local = replaced.base, replaced.base_sha256, replaced.is_local
+        edit.node.artifact = replaced.node.artifact
+        return True
 
     def _stand_for(self, edit: Edit, target: Node | None, replaced: Edit | None) -> None:
         """Let an edit in a listed directory be the next version of what has its name, if anything has."""
         node = edit.node
+        if replaced is not None and self._inherit(edit, replaced):
+            return
         if target is not None and not (replaced and replaced.is_local):
             edit.base, edit.is_local = changeable(target), False
             edit.base_sha256 = (

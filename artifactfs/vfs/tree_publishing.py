@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -66,9 +66,16 @@ class TreePublisher:
         if not tree.names:
             return not self.context.overlay.edits_of(tree)
         return any(
-            not stays_here(join(path, name)) and (isinstance(entry, Gone) or self._is_ready(entry))
+            self._leaves(path, name, entry) and (isinstance(entry, Gone) or self._is_ready(entry))
             for path, name, entry in tree.entries()
         )
+
+    def _leaves(self, path: str, name: str, entry: Node | Gone) -> bool:
+        """Tell whether what stands at a name is of interest to others, too."""
+        if isinstance(entry, Gone):
+            return True  # of what the service has
+        edit = self.context.overlay.edits.get(entry.ino)
+        return not (edit.stays_here if edit is not None else stays_here(join(path, name)))
 
     def _is_ready(self, node: Node) -> bool:
         edit = self.context.overlay.edits.get(node.ino)
@@ -80,7 +87,7 @@ class TreePublisher:
         """Return what would be in the next version of a tree, hashed; bytes that are hashed are not written to."""
         found: list[Taken] = []
         for path, name, entry in list(tree.entries()):
-            if stays_here(join(path, name)):
+            if not self._leaves(path, name, entry):
                 continue
             if isinstance(entry, Gone):
                 found.append(Taken(path, name, entry, None))
@@ -97,7 +104,8 @@ class TreePublisher:
         return found
 
     @staticmethod
-    def _wanted(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:
+    def wants(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:
+        """Return what names of a tree shall be, where its other files are ``members``."""
         wanted: dict[str, Wanted] = {one.at: None for one in taken if one.wanted is None}
         for directory in tree.opaque:
             # What the base has below a directory that was made anew is not in it.
@@ -114,7 +122,7 @@ class TreePublisher:
             now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
             base = self._with_sent(tree, base, now)
             base.update((one.at, now[one.at]) for one in taken if self._has_seen(one, now))
-        wanted = self._wanted(tree, taken, {**base, **now} if now is not base else base)
+        wanted = self.wants(tree, taken, {**base, **now} if now is not base else base)
         return await trio.to_thread.run_sync(
             merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
         ), wanted
@@ -146,32 +154,35 @@ class TreePublisher:
         Raises:
             ArtifactFSError, OSError: it was not made, and all changes are kept.
         """
-        while not await self._publish(tree):
-            log.info("a file of a tree was removed while it was being published; begun again without it")
-
-    async def _publish(self, tree: WorkTree) -> bool:
-        """Make the next version; tell whether all that it was to hold was still there."""
         async with self.context.order:
             taken = await self.changes(tree)
         if not taken:
             await self._settle(tree, tree.base, [], None)
-            return True
+            return
         try:
             attempt = await self._start(tree, taken)
             saved, merged = await self._save(tree, taken, attempt)
             tree.facts = attempt.record.facts
-        except BaseException as error:
-            edits = [one.edit for one in taken if one.edit is not None]
-            for edit in edits:
-                if edit.in_flight is edit.staged:
-                    edit.in_flight = None
-            if isinstance(error, errors.ArtifactFSError) and any(edit.is_orphan for edit in edits):
-                return False
-            raise
-        async with self.context.order:
-            await self._settle(tree, saved, taken, merged)
+            async with self.context.order:
+                await self._settle(tree, saved, taken, merged)
+        finally:
+            for one in taken:
+                if one.edit is not None and one.edit.in_flight is one.edit.staged:
+                    one.edit.in_flight = None
+            await self._forget_orphans(tree, taken)
         self.context.saved(tree.source)
-        return True
+
+    async def _forget_orphans(self, tree: WorkTree, taken: list[Taken]) -> None:
+        """Delete the bytes of files that were removed while they were being read."""
+        with trio.CancelScope(shield=True):
+            for one in taken:
+                if one.edit is None or one.staged is None or not one.edit.is_orphan:
+                    continue
+                if one.edit.node.handles or one.staged.writers:
+                    await trio.to_thread.run_sync(tree.home.unlink, one.staged)
+                else:
+                    self.context.overlay.let_go(one.edit)
+                    await trio.to_thread.run_sync(tree.home.discard, one.staged)
 
     async def _start(self, tree: WorkTree, taken: list[Taken]) -> Try:
         is_first = tree.tries == 0
@@ -179,9 +190,9 @@ class TreePublisher:
         tree.state = begun(tree.state)
         sent: dict[str, list[str | None]] = json.loads(tree.facts.get("sent", "{}"))
         for one in taken:
-            sha256, hashes = None if one.wanted is None else _hash(one.wanted), sent.setdefault(one.at, [])
-            if sha256 not in hashes:
-                hashes.append(sha256)
+            known, new = sent.setdefault(one.at, []), None if one.wanted is None else _hash(one.wanted)
+            if new not in known:
+                known.append(new)
         tree.facts["sent"] = json.dumps(sent)
         record = intents.of_tree(tree)
         await trio.to_thread.run_sync(tree.home.journal.put, record)
@@ -231,7 +242,7 @@ class TreePublisher:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
-        await self._write_down(tree, taken, [*dropped, *(staged.number for staged in done)])
+        await self.write_down(tree, [*dropped, *(staged.number for staged in done)], taken)
         for staged in done:
             await trio.to_thread.run_sync(tree.home.discard, staged)
         self._tell_conflicts(tree, merged)
@@ -254,47 +265,43 @@ class TreePublisher:
     ) -> None:  # fmt: skip
         names = tree.names.setdefault(one.path, {})
         is_there = names.get(one.name) is one.entry
-        at = (merged.beside if merged else {}).get(one.at, one.at)
-        directory, _, name = at.rpartition("/")
-        if not is_there and one.wanted is not None and directory == one.path and name not in names:
-            # Taken away since: what was just published, under its name or beside it, is not shown.
-            names[name] = Gone(at)
-            tree.records[one.path, name] = tree.home.next_number()
-        if one.edit is None:
-            if is_there:
-                del names[one.name]
-                self._unrecord(tree, one, dropped)
-        elif not self._edit_taken(tree, one, one.edit, dropped, is_there=is_there):
-            return  # under its new name nothing else is durable yet
-        if one.staged is not None and (one.edit is None or one.edit.staged is not one.staged or is_there):
+        self._keep_away(tree, one, merged, is_there=is_there)
+        is_last = one.edit is None or one.edit.staged is one.staged
+        if is_there and is_last:
+            if (number := tree.records.pop((one.path, one.name), None)) is not None:
+                dropped.append(number)
+            if one.edit is not None:
+                self._end(one.edit)
+            names.pop(one.name, None)
+        elif one.edit is not None and one.edit.in_flight is one.staged:
+            one.edit.in_flight = None
+            one.edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
+            if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed:
+                one.edit.backup = one.staged  # under its new name nothing else is durable yet
+                return
+        if one.staged is not None and (is_there or not is_last):
             done.append(one.staged)
-        if is_there and isinstance(one.entry, Node):
+        if is_there:
             self._become(tree, one, levels, merged)
         if not names:
             tree.names.pop(one.path, None)
 
     @staticmethod
-    def _unrecord(tree: WorkTree, one: Taken, dropped: list[int]) -> None:
-        if (number := tree.records.pop((one.path, one.name), None)) is not None:
-            dropped.append(number)
+    def _keep_away(tree: WorkTree, one: Taken, merged: Merged | None, *, is_there: bool) -> None:
+        """Hide what was just published, under its name or beside it, if it was taken away since."""
+        at = (merged.beside if merged else {}).get(one.at, one.at)
+        directory, _, name = at.rpartition("/")
+        names = tree.names[one.path]
+        if not is_there and one.wanted is not None and directory == one.path and name not in names:
+            names[name] = Gone(at)
+            tree.records[one.path, name] = tree.home.next_number()
 
-    def _edit_taken(
-        self, tree: WorkTree, one: Taken, edit: Edit, dropped: list[int], *, is_there: bool
-    ) -> bool:  # fmt: skip
-        """Take over that bytes of an edit are published; tell whether they are needed no more."""
-        if edit.staged is one.staged and is_there:
-            self._unrecord(tree, one, dropped)
-            node = edit.node
-            node.mtime_ns = edit.staged.mtime_ns or node.mtime_ns
-            node.size, node.executable = Exact(edit.staged.size), edit.staged.executable
-            self.context.overlay.let_go(edit)
-        elif edit.in_flight is one.staged:
-            edit.in_flight = None
-            edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
-            if not is_there and not edit.is_orphan and not edit.staged.sealed:
-                edit.backup = one.staged
-                return False
-        return True
+    def _end(self, edit: Edit) -> None:
+        """Let an edit be over that is in a version now."""
+        edit.node.mtime_ns = edit.staged.mtime_ns or edit.node.mtime_ns
+        edit.node.size, edit.node.executable = Exact(edit.staged.size), edit.staged.executable
+        edit.covers = None
+        self.context.overlay.let_go(edit)
 
     def _become(self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
         node, path = one.entry, one.at
@@ -315,11 +322,11 @@ class TreePublisher:
             if (edit := self.context.overlay.edits.get(node.ino)) is not None:
                 # Who goes on writing goes on with the copy, and is told.
                 del tree.names[one.path][one.name]
-                tree.names[one.path][name] = node
+                tree.names[one.path][name], edit.covers = node, None
                 edit.failure = errors.Conflict(f"somebody else changed it first; this is {name!r} now")
         self.context.overlay.become(node, listed)
 
-    async def _write_down(self, tree: WorkTree, taken: list[Taken], dropped: list[int]) -> None:
+    async def write_down(self, tree: WorkTree, dropped: list[int], taken: Sequence[Taken] = ()) -> None:
         """Make durable what is left of the changes of a tree."""
         edits = self.context.overlay.edits
         going_on = [one.edit for one in taken if one.edit is not None and edits.get(one.edit.node.ino) is one.edit]
