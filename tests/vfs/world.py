@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -335,6 +335,26 @@ def _fresh(where: Path) -> Path:
         number += 1
     found.mkdir(parents=True)
     return found
+
+
+# -- a tree --------------------------------------------------------------------------------------------------------
+
+# What the fixture ``grown`` begins with.
+BEGAN = {"a": b"a", "b": b"b", "d": None, "d/c": b"d/c", "d/e": None, "d/e/f": b"d/e/f"}
+
+
+def count(world: World) -> int:
+    """Return how many versions the tree ``t`` has."""
+    return len(world.store.versions(world.artifact("t").id))
+
+
+async def agree(world: World, expected: Mapping[str, object]) -> None:
+    """Check that all show the same of the tree ``t``: now, published, and the store itself."""
+    assert await world.tree("w/t") == expected
+    await world.elapse(5)
+    assert await world.tree("w/t") == expected
+    assert world.stored("t") == expected
+    world.nothing_is_left()
 
 
 # -- kills ---------------------------------------------------------------------------------------------------------
