@@ -1,0 +1,287 @@
+"""What state machines of two clients share: a real mount, what can happen to it, and to its service.
+
+One client is the mount and the programs on it, the other changes the service's store underneath. ``foggy`` are the
+names that the other one has touched and the mount has not been seen to show as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from artifactfs.store.catalog import Store
+from tests.support.control import ask
+from tests.support.lab import Lab, Mounted, mounted, service_source
+from tests.support.ledger import Ledger, unmarked
+from tests.support.saving import killed, mount_again
+
+# More of them find more; `scripts/test` has a minute for all machines together.
+EXAMPLES = int(os.environ.get("ARTIFACTFS_TEST_EXAMPLES", "0"))
+CONFIG = "[mount]\npublish-delay = 0.1\ntimeout = 5\n"
+# What a program may be told while the service fails.
+WEATHER = {errno.EIO, errno.ETIMEDOUT, errno.EHOSTUNREACH}
+FLUSHED_S = 60.0
+
+
+class TwoClients(RuleBasedStateMachine):
+    """A mount, a second client, and what they have saved."""
+
+    place: ClassVar[Path]
+    service: ClassVar[str]
+    dialect: ClassVar[str]
+    count = 0
+
+    def __init__(self) -> None:
+        """Mount an empty service."""
+        super().__init__()
+        type(self).count += 1
+        here = self.place / str(self.count)  # short: a socket is in it
+        here.mkdir()
+        self.stack = contextlib.ExitStack()
+        self.store = Store(here / "store")
+        self.stack.callback(self.store.close)
+        self.prepare()
+        self.lab = None if self.service == "local" else self.stack.enter_context(Lab(self.store))
+        source: dict[str, object] = {"type": "local", "path": str(here / "store")}
+        if self.lab is not None:
+            source = service_source(self.service, self.lab.bases()[self.dialect])
+        self.mount: Mounted = self.stack.enter_context(
+            mounted(here, {"mine": source}, names=("mine",), extra_config=CONFIG)
+        )
+        self.ledger = Ledger()
+        self.view: dict[str, bytes] = {}
+        self.foggy: set[str] = set()
+        self.acted: set[str] = set()
+        self.handles: list[tuple[int, str | None]] = []
+        self.failing = False
+        self.begin()
+
+    # -- what a dialect says ---------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Fill the store before it is mounted."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Look at the mount for the first time."""
+
+    def truth(self) -> list[tuple[str, bytes]]:
+        """Return the names and contents that the service has."""
+        raise NotImplementedError
+
+    def listing(self) -> set[str]:
+        """Return what the mount lists."""
+        raise NotImplementedError
+
+    def check_more(self) -> None:
+        """Check what else must hold once everything is published."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the directory of the mount that both change."""
+        raise NotImplementedError
+
+    # -- looking ---------------------------------------------------------------------------------------------
+
+    def real(self, name: str) -> Path:
+        return self.folder / name
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return self.real(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def is_foggy(self, name: str) -> bool:
+        fog = frozenset[str]().union(*(self.ledger.tied(one) for one in self.foggy))
+        return bool({name, *self.above(name)} & fog)
+
+    @staticmethod
+    def above(name: str) -> list[str]:
+        parts = name.split("/")
+        return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+    def clear(self, names: Any) -> set[str]:
+        """Return those of the names of which everything is known."""
+        return {name for name in names if not self.is_foggy(name)}
+
+    def check_listing(self) -> None:
+        with self.weather():
+            shown = self.listing()
+            assert {n for n in self.clear(shown) if not self.is_foggy_mark(n)} == {
+                n for n in self.clear(self.view) if not self.is_foggy_mark(n)
+            }
+
+    def is_foggy_mark(self, name: str) -> bool:
+        """Tell whether a name may be that of a save which came too late to a foggy one."""
+        return unmarked(name) != name and self.is_foggy(unmarked(name))
+
+    def check_name(self, name: str) -> None:
+        """Check what the mount shows under a name that was just changed."""
+        with self.weather():
+            got = self.read(name)
+            if not self.is_foggy(name):
+                assert got == self.view.get(name), (name, got and got[:40], self.view.get(name, b"")[:40])
+                assert got is None or self.real(name).stat().st_size == len(got)
+            elif got:
+                assert self.ledger.knows(got), (name, got[:40])
+
+    @contextlib.contextmanager
+    def weather(self) -> Iterator[None]:
+        """Let a program be told that the service fails, while it does."""
+        try:
+            yield
+        except OSError as error:
+            if not self.failing or error.errno not in WEATHER:
+                raise
+
+    def told(self, name: str, act: Callable[[], None], data: bytes | None = None, *more: int) -> bool:
+        """Run what a program does; return False if it was told that it failed, where it may.
+
+        A conflict is told once, by ESTALE, and what was saved is kept: the program saves again.
+        """
+        foggy = self.is_foggy(name)
+        for _ in range(2):
+            try:
+                act()
+            except OSError as error:
+                if data is not None and error.errno == errno.ESTALE:
+                    continue
+                passes = (self.failing and error.errno in WEATHER) or (foggy and error.errno in more)
+                if not passes:
+                    raise
+                if data is not None:
+                    self.ledger.saved(data, name)
+                    self.doubt(name)
+                self.foggy.add(name)
+                return False
+            else:
+                return True
+        raise AssertionError("told twice of one conflict", name)
+
+    def doubt(self, name: str) -> None:
+        for data in self.ledger.at(name):
+            self.ledger.doubted(data)
+
+    # -- what happens ----------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.lab is not None and not self.failing)
+    @rule()
+    def service_fails(self) -> None:
+        assert self.lab
+        self.failing = True
+        self.lab.fault("", status=500)
+
+    @precondition(lambda self: self.failing)
+    @rule()
+    def service_heals(self) -> None:
+        if self.lab is not None:
+            self.lab.heal()
+        self.failing = False
+
+    @precondition(lambda self: self.lab is not None and not self.failing)
+    @rule()
+    def service_loses_answers(self) -> None:
+        assert self.lab
+        for method in ("POST", "PUT"):
+            self.lab.fault("", lose_answer=True, method=method, times=1)
+
+    def close_all(self) -> None:
+        """Close what was kept open, and was not written to since."""
+        for fd, _name in self.handles:
+            with contextlib.suppress(OSError):  # of a mount that was killed, or told of a conflict
+                os.close(fd)
+        self.handles.clear()
+
+    @rule()
+    def flush(self) -> None:
+        """Everything is published, and as it must be."""
+        self.settle()
+
+    def settle(self) -> None:
+        self.service_heals()
+        self.close_all()
+        answer = ask(self.mount, verb="flush", path="")
+        end = time.monotonic() + FLUSHED_S
+        while answer["left"] and time.monotonic() < end:
+            answer = ask(self.mount, verb="flush", path="", since=answer["since"])
+        self.check_pending(answer["pending"])
+        if self.lab is not None:
+            self.lab.heal()
+        self.check_truth()
+
+    def check_pending(self, pending: list[dict[str, Any]]) -> None:
+        assert not pending, pending
+
+    def check_truth(self) -> None:
+        truth = self.truth()
+        self.ledger.check(truth)
+        sure = {n: d for n, d in truth if not self.is_foggy(n) and not self.is_foggy_mark(n)}
+        assert sure == {n: d for n, d in self.view.items() if not self.is_foggy(n) and not self.is_foggy_mark(n)}
+        self.check_more()
+        before, self.view = self.view, dict(truth)
+        self.ledger.settle(truth)
+        self.acted.clear()
+        marked = {name for name in self.view if self.is_foggy_mark(name)}
+        foggy = {name for name in {*before, *self.view} - marked if self.is_foggy(name)} | self.foggy
+        self.foggy = {name for name in foggy if self.read(name) != self.view.get(name)}
+        if not self.foggy:
+            self.ledger.ties.clear()
+        self.check_listing()
+
+    @rule(how=st.booleans())
+    def mount_anew(self, how: bool) -> None:
+        """The mount ends, as a person ends it or by a kill, and begins again."""
+        if how:
+            self.service_heals()
+            self.close_all()
+            self.mount.artifactfs("umount", str(self.mount.path))
+        else:
+            killed(self.mount)
+            self.close_all()
+        mount_again(self.mount)
+        for name in self.clear(self.view):
+            self.check_name(name)
+
+    def teardown(self) -> None:
+        """Whatever happened: in the end a mount that knows nothing shows what the service has."""
+        try:
+            if sys.exc_info()[0] is None:
+                self.settle()
+                self.mount.artifactfs("umount", str(self.mount.path))
+                shutil.rmtree(self.mount.home / ".cache/artifactfs")
+                mount_again(self.mount)
+                self.foggy.clear()
+                self.ledger.ties.clear()
+                self.check_listing()
+                for name in self.view:
+                    self.check_name(name)
+        finally:
+            self.service_heals()
+            self.close_all()
+            self.stack.close()
+
+
+def run_machine(machine: type[TwoClients], place: Path, *, examples: int, steps: int) -> None:
+    """Run a machine: the same few examples each time, or many new ones if ``ARTIFACTFS_TEST_EXAMPLES`` says so."""
+    made = type(machine.__name__, (machine,), {"place": place})
+    phases = (Phase.generate, Phase.shrink) if EXAMPLES else (Phase.generate,)
+    run_state_machine_as_test(
+        made,
+        settings=settings(
+            max_examples=EXAMPLES or examples, stateful_step_count=steps, deadline=None, derandomize=not EXAMPLES,
+            database=None, phases=phases, print_blob=True, report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip
