@@ -80,6 +80,7 @@ class Namespace:
             ReadOnly, NotPermitted: of the place.
             NameTooLong, NameNotAllowed: of the name.
         """
+        self.writer.publisher(parent.source)
         match parent.directory:
             case Listed(accepts=accepts):
                 if not accepts:

@@ -83,8 +83,8 @@ class Files:
             edit.tries += 1
             if edit.in_flight is None:
                 edit.in_flight = edit.staged
-                edit.state = begun(edit.state)
                 edit.flight_record = intents.of_edit(edit)
+            edit.state = begun(edit.state) if edit.in_flight is edit.staged else edit.state
             record = edit.flight_record or intents.of_edit(edit)
             record.tries, record.state = edit.tries, State.PUBLISHING
             await trio.to_thread.run_sync(edit.home.journal.put, record)
@@ -129,13 +129,14 @@ class Files:
             artifact = saved or edit.base
             if saved is not None and isinstance(edit.directory, Listed):
                 self._show_saved(edit, saved)
+            if saved is not None:
+                self.context.overlay.become(node, self._listed(edit, saved))
             if edit.staged is flight:
                 # What the writer has seen stays: vim warns if a save changes the time of its file.
                 node.mtime_ns, node.executable = flight.mtime_ns or node.mtime_ns, flight.executable
                 node.size = Exact(draft.size)
                 self.context.overlay.let_go(edit)
                 if saved is not None:
-                    self.context.overlay.become(node, self._listed(edit, saved))
                     self.context.pointer_saved(node)
                 await self._done(edit, flight)
             else:

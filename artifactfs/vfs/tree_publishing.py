@@ -70,7 +70,7 @@ class TreePublisher:
 
     def _is_ready(self, node: Node) -> bool:
         edit = self.context.overlay.edits.get(node.ino)
-        return edit is None or (edit.staged.sealed and (not edit.staged.writers or edit.is_ready))
+        return edit is None or edit.is_ready or (edit.staged.sealed and not edit.staged.writers)
 
     # -- what is wanted --------------------------------------------------------------------------------------
 
@@ -85,7 +85,8 @@ class TreePublisher:
             elif (edit := self.context.overlay.edits.get(entry.ino)) is None:
                 found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
             elif self._is_ready(entry):
-                edit.in_flight = staged = edit.staged
+                staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
+                edit.in_flight = staged
                 draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
                 found.append(Taken(path, name, entry, draft, edit, staged))
         return found

@@ -144,6 +144,8 @@ class WriteBack:
         now, found, begun = trio.current_time(), [], Counter(self._busy)
         for job in self.overlay.jobs():
             lanes = 1 if job.source in self._failing else LANES
+            if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
+                continue  # it is due when it is closed
             if job.under_way is None and job.due_at <= now and begun[job.source] < lanes:
                 if now < self._failing.get(job.source, -math.inf):
                     continue

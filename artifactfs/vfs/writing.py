@@ -198,7 +198,27 @@ class Writer:
         if failure is not None:
             raise failure
         if is_new and staged.sealed and self.policy.write_through and not edit.stays_here:
-            await self.writeback.through(edit)
+            await self._write_through(edit)
+
+    async def _write_through(self, edit: Edit) -> None:
+        """Publish what was just made durable, whoever goes on writing, and tell what became of it."""
+        await self._idle(edit)
+        async with edit.lock:
+            old = edit.staged
+            if not old.sealed or edit.in_flight is not None:
+                return
+            fresh = await trio.to_thread.run_sync(edit.home.clone, old)
+            fresh.touched = fresh.dirty = False
+            fresh.writers, old.writers = old.writers, 0
+            edit.flight_record, edit.in_flight = intents.of_edit(edit), old
+            edit.staged, edit.number = fresh, fresh.number
+        await self.writeback.through(edit)
+
+    @staticmethod
+    async def _idle(edit: Edit) -> None:
+        """Wait until an edit is not being published."""
+        while edit.under_way is not None:
+            await edit.under_way.wait()
 
     def _take_notice(self, edit: Edit) -> None:
         notice = self.overlay.notices.pop((key_of(edit.directory, edit.source), edit.node.name), None)
@@ -273,9 +293,11 @@ class Writer:
                 if staged.dirty or not staged.sealed:
                     await self.seal(edit)
             except (OSError, errors.ArtifactFSError) as error:
-                await self._abandon(edit, f"not written: {error}")
+                if not staged.writers:  # nobody has opened it meanwhile, to begin anew perhaps
+                    await self._abandon(edit, f"not written: {error}")
                 return
-            self.writeback.schedule(edit)
+            if edit.staged is staged and not staged.writers:
+                self.writeback.schedule(edit)
 
     async def _untouched(self, edit: Edit) -> None:
         """End an edit to which nothing was written; what was written before goes its way."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from artifactfs import errors
+from artifactfs.model.entry import DirRef
 from artifactfs.providers.base import Check, ContentStream
 from artifactfs.providers.local import entries
 from artifactfs.providers.local.publisher import LocalPublisher
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from artifactfs.model.content import ByteRange, ContentRef, Pointer
-    from artifactfs.model.entry import Artifact, DirRef, Folder, Listing, TreeMember, VersionPage
+    from artifactfs.model.entry import Artifact, Folder, Listing, TreeMember, VersionPage
     from artifactfs.providers.base import Publisher
     from artifactfs.store.catalog import Store
 
