@@ -283,6 +283,12 @@ class Listings:
         level = known.levels.get(place.prefix) if known else None
         return set() if level is None else {*level.children, *level.hidden}
 
+    def has_writable(self, place: Listed) -> bool:
+        """Tell whether a directory is known to list something that can be saved."""
+        known = self._known.peek(place.ref)
+        level = known.levels.get(place.prefix) if known else None
+        return level is not None and any(node.writable for node in level.children.values())
+
     def put(self, place: Listed, name: str, artifact: Artifact, node: Node) -> None:
         """Show an artifact that this mount has saved, without asking for the listing again."""
         self._unkept(place.ref)

@@ -82,11 +82,13 @@ class Namespace:
         """
         self.writer.publisher(parent.source)
         match parent.directory:
-            case Listed(accepts=accepts):
-                if not accepts:
+            case Listed(accepts=accepts) as place:
+                if not accepts & what and what & Accepts.FILES and self._is_for_a_save(parent, place, name):
+                    pass
+                elif not accepts:
                     message = "nothing can be made here"
                     raise errors.ReadOnly(message)
-                if not accepts & what:
+                elif not accepts & what:
                     message = "a file needs a workflow to be in" if what & Accepts.FILES else "not in this place"
                     raise errors.NotPermitted(message)
                 self._not_reserved(parent, name)
@@ -96,6 +98,15 @@ class Namespace:
                 message = "nothing can be made here"
                 raise errors.ReadOnly(message)
         check_name(name)
+
+    def _is_for_a_save(self, parent: Node, place: Listed, name: str) -> bool:
+        """Tell whether a new file is part of saving one that is there, where no other can be made.
+
+        A temporary name that will be renamed onto it, litter of its editor, or the file itself, removed a moment ago.
+        """
+        if self.overlay.removal_at(place, parent.source, name) is not None:
+            return True
+        return (is_dropping(name) or is_passing(name)) and self.directories.listings.has_writable(place)
 
     def _not_reserved(self, parent: Node, name: str) -> None:
         if name in RESERVED or self.directories.sources[parent.source].provider.is_artifact_id(name):

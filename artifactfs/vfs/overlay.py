@@ -20,7 +20,7 @@ from artifactfs.journal.droppings import is_dropping, is_local_directory
 from artifactfs.journal.records import Record
 from artifactfs.journal.staging import Staging
 from artifactfs.journal.states import State
-from artifactfs.model.entry import Artifact
+from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.tree.layout import directory_identity
 from artifactfs.tree.nodes import DirectoryKind, Listed, Node, VersionDir
 
@@ -157,8 +157,13 @@ class Edit(Job):
 
     @property
     def stays_here(self) -> bool:
-        """Tell whether it is of no interest to anybody else."""
-        return self.is_local and stays_here(self.path)
+        """Tell whether it is of no interest to anybody else, or has no place at its service."""
+        return self.is_local and (stays_here(self.path) or self._is_homeless)
+
+    @property
+    def _is_homeless(self) -> bool:
+        """Tell whether it is a temporary name where no new file can be made: it waits for its rename."""
+        return isinstance(self.directory, Listed) and not self.directory.accepts & Accepts.FILES and self.base is None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -61,7 +61,8 @@ class Renamer:
             message = "only a tree, what is in it, and files can be renamed"
             raise errors.NotPermitted(message)
         what = Accepts.TREES if node.kind is Kind.DIRECTORY else Accepts.FILES
-        self.namespace.accepting(move.new_parent, move.new_name, what)
+        if target is None or not target.writable:
+            self.namespace.accepting(move.new_parent, move.new_name, what)
         if target is not None and (target.kind is Kind.DIRECTORY) != (node.kind is Kind.DIRECTORY):
             raise errors.IsADirectory if target.kind is Kind.DIRECTORY else errors.NotADirectory
         edit = self.overlay.edits.get(node.ino)
