@@ -19,7 +19,7 @@ from artifactfs.providers.base import Change
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.namespace import Namespace, changeable
+from artifactfs.vfs.namespace import Namespace, changeable, standing
 from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.writing import Writer
 
@@ -71,7 +71,7 @@ class Renamer:
             await self.namespace.idle(job)
         if self._same_tree(move):
             await self._in_tree(move)
-        elif edit is not None and edit.is_local and edit.replaces is None:
+        elif edit is not None and edit.is_local and (edit.base is None or edit.in_tree):
             await self._place(edit, move)
         else:
             await self._rename_artifact(move)
@@ -227,7 +227,7 @@ class Renamer:
 
     async def _rename_artifact(self, move: Move) -> None:
         node, old, new = move.node, move.old_parent.directory, move.new_parent.directory
-        artifact = changeable(node)
+        artifact = standing(node, self.overlay.edits.get(node.ino))
         if not isinstance(old, Listed) or not isinstance(new, Listed):
             raise errors.CrossesArtifacts
         publisher = self.writer.publisher(node.source)

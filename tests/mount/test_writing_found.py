@@ -1,0 +1,50 @@
+"""Scenarios that the state machines of two clients have found, each in its shortest form."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.saving import flushed, history, listed, local_mount
+
+pytestmark = pytest.mark.fuse
+
+SLOW = "[mount]\npublish-delay = 30\n"
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A workflow in which nothing is published by itself for the length of a test."""
+    with local_mount(tmp_path, extra_config=SLOW) as mount:
+        folder = mount.path / "w"
+        folder.mkdir()
+        yield folder
+
+
+def test_a_file_removed_made_again_and_removed_again_is_gone(work):
+    """What was there before the second one does not come back."""
+    (work / "a").write_text("one\n")
+    flushed(work)
+    (work / "a").unlink()
+    (work / "a").write_text("two\n")
+    (work / "a").unlink()
+    assert listed(work) == set()
+    flushed(work)
+    assert listed(work) == set()
+
+
+def test_a_file_removed_made_again_and_renamed_leaves_nothing(work):
+    """Neither closed nor still open for writing; the new name has the new content alone."""
+    (work / "a").write_text("one\n")
+    flushed(work)
+    (work / "a").unlink()
+    (work / "a").write_text("two\n")
+    (work / "a").rename(work / "b")
+    assert listed(work) == {"b"}
+    (work / "b").unlink()
+    with (work / "b").open("w") as file:
+        file.write("three\n")
+        (work / "b").rename(work / "c")
+        assert listed(work) == {"c"}
+    flushed(work)
+    assert listed(work) == {"c"}
+    assert history(work, "c") == [b"three\n"]
