@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
-MARK = re.compile(r" \(conflict \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d(?: \d+)?\)")
+# What our saves that come too late are marked by, and how one of two artifacts of one title is shown.
+MARK = re.compile(r" \(conflict \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d(?: \d+)?\)| ~[0-9a-f]{4,}")
 
 
 def unmarked(name: str) -> str:
