@@ -114,3 +114,13 @@ def pid_of(mountpoint: Path) -> int | None:
     except OSError:
         return None
     return int(UCRED.unpack(raw)[0])
+
+
+def was_killed(pid: int) -> bool:
+    """Tell whether a process runs no more, though it may not have let go of its files yet."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    # After the command's name, which may hold anything. A thread of it can outlive its first one inside the kernel.
+    return stat.rpartition(")")[2].split()[0] in {"Z", "X"}

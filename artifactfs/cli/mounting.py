@@ -14,6 +14,7 @@ from pathlib import Path
 from artifactfs import config, errors
 from artifactfs.cli import background, client
 from artifactfs.cli.options import MountOptions
+from artifactfs.daemon import mounts
 from artifactfs.daemon.mounts import socket_path
 
 # The demo fills its store first (about 2 s) on a machine that may be busy; a mount by itself takes under a second.
@@ -39,11 +40,11 @@ def default_mountpoint() -> Path:
     return Path.home() / "artifacts"
 
 
-def unmount_command(mountpoint: Path, *, lazy: bool) -> list[str]:
-    """Return the command that unmounts as this user."""
+def unmount_command(mountpoint: Path, *, lazy: bool, force: bool = False) -> list[str]:
+    """Return the command that unmounts as this user; ``force`` ends what waits in the mount, where root says so."""
     helper = shutil.which("fusermount3") or shutil.which("fusermount")
     if os.getuid() == 0 or helper is None:
-        return ["umount", *(["-l"] if lazy else []), str(mountpoint)]
+        return ["umount", *(["-l"] if lazy else []), *(["-f"] if force else []), str(mountpoint)]
     return [helper, "-u", *(["-z"] if lazy else []), str(mountpoint)]
 
 
@@ -55,7 +56,8 @@ def prepare(mountpoint: Path) -> str | None:
     """
     note = None
     if mountpoint in client.our_mounts() and _is_dying(mountpoint):
-        done = subprocess.run(unmount_command(mountpoint, lazy=True), capture_output=True, text=True, check=False)
+        command = unmount_command(mountpoint, lazy=True, force=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if client.is_dead(mountpoint):
             message = f"{mountpoint} is a dead mount and could not be cleaned up: {done.stderr.strip()}"
             raise errors.ConfigError(message)
@@ -68,10 +70,19 @@ def prepare(mountpoint: Path) -> str | None:
 
 
 def _is_dying(mountpoint: Path) -> bool:
-    """Tell whether a mount's process is gone; one that was killed a moment ago is waited for."""
+    """Tell whether a mount's process is gone; one that was killed a moment ago is waited for.
+
+    One that was killed while it told the kernel of a change in a directory may never be gone by itself: it waits for
+    the directory, whose lock a program holds that waits for its answer.
+    """
     end = time.monotonic() + DYING_S
     while not client.is_dead(mountpoint):
-        if client.pid_of(mountpoint) is not None or time.monotonic() > end:
+        pid = client.pid_of(mountpoint)
+        if pid is not None and client.was_killed(pid):
+            while time.monotonic() < end and not mounts.is_dead(mountpoint):
+                time.sleep(0.05)  # noqa: TID251 - no event loop here
+            return True
+        if pid is not None or time.monotonic() > end:
             return False
         time.sleep(0.05)  # noqa: TID251 - no event loop here
     return True

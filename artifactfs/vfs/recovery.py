@@ -72,7 +72,7 @@ class _Recovery:
 
     def _begin(self, job: Job, record: Record) -> None:
         job.tries, job.error, job.since_ns = record.tries, record.error, record.since_ns
-        job.facts = dict(record.facts)
+        job.facts, job.has_waited = dict(record.facts), True
         job.shown = str(record.what.get("shown", ""))
         job.state = State.SEALED if record.state in {State.PUBLISHING, State.OPEN, State.FAILED} else record.state
         job.due_at = trio.current_time() + self.writer.policy.delay_s

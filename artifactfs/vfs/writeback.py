@@ -142,8 +142,10 @@ class WriteBack:
 
     def _startable(self) -> list[Job]:
         now, found, begun = trio.current_time(), [], Counter(self._busy)
-        for job in self.overlay.jobs():
-            lanes = 1 if job.source in self._failing else LANES
+        jobs = self.overlay.jobs()
+        in_order = {job.source for job in jobs if job.has_waited and job.due_at < math.inf} | set(self._failing)
+        for job in jobs:
+            lanes = 1 if job.source in in_order else LANES
             if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
                 continue  # it is due when it is closed
             if job.under_way is None and job.due_at <= now and begun[job.source] < lanes:
@@ -167,9 +169,11 @@ class WriteBack:
         """Try at once what waits for a source that has answered something else meanwhile."""
         now = trio.current_time()
         for source, until in self._failing.items():
-            failed_for = now - self._failed_at.get(source, now)
-            if until > now and self.well_at(source) > time.time() - failed_for:
+            if until > now and self.well_at(source) > self._failed_at.get(source, math.inf):
                 self._failing[source] = now
+                for job in self.overlay.jobs():
+                    if job.source == source and job.due_at < math.inf:
+                        job.due_at = now
 
     # -- one change ------------------------------------------------------------------------------------------
 
@@ -227,7 +231,9 @@ class WriteBack:
             job.due_at = now + pause
             if isinstance(error, PASSES):
                 self._failing[job.source] = job.due_at
-                self._failed_at[job.source] = now
+                self._failed_at[job.source] = time.time()
+                for other in self.overlay.jobs():
+                    other.has_waited = other.has_waited or other.source == job.source
         if isinstance(error, (errors.ArtifactFSError, OSError)):
             log.info("a change could not be published and is kept: %s", error)
         else:
@@ -291,8 +297,13 @@ class WriteBack:
         return [
             job
             for job in self.overlay.jobs()
-            if self.is_wanted(job, below) and (job.is_under_way or (job.due_at < math.inf and job.failed_at < since))
+            if self.is_wanted(job, below)
+            and (job.is_under_way or (job.due_at < math.inf and not self._has_failed(job, since)))
         ]
+
+    def _has_failed(self, job: Job, since: float) -> bool:
+        # Where one change fails because its source does, the others wait for that source.
+        return max(job.failed_at, self._failed_at.get(job.source, 0.0)) >= since
 
     async def changed(self, within_s: float) -> None:
         """Wait until a change has been published, or was not, but no longer than so many seconds."""

@@ -112,7 +112,7 @@ class Writer:
                 return
             fresh = await trio.to_thread.run_sync(edit.home.clone, old) if copy else edit.home.open()
             fresh.executable, fresh.mtime_ns = old.executable, old.mtime_ns
-            fresh.touched, fresh.uncopied = False, 0 if copy else 1
+            fresh.touched, fresh.dirty, fresh.uncopied = False, False, 0 if copy else 1
             edit.staged, edit.number, edit.state = fresh, fresh.number, after(edit.state, Event.WRITE)
             if edit.in_flight is not old:
                 edit.backup = old

@@ -38,7 +38,8 @@ class Fault:
     ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the
     body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``lose_answer`` lets
     the server do what was asked, and then drops the connection; ``headers`` are added to ``status``; with ``method``
-    only requests of it are meant.
+    only requests of it are meant; ``refuse`` drops the connection without doing anything, ``swallow`` after doing what
+    was asked and before a byte of the answer.
     """
 
     pattern: str
@@ -49,8 +50,14 @@ class Fault:
     stall_after: int | None = None
     cut_after: int | None = None
     lose_answer: bool = False
+    refuse: bool = False
+    swallow: bool = False
     times: int | None = None
     method: str | None = None
+
+
+Weather = Callable[[str], Fault | None]
+"""What happens to a request that no fault was asked for, given its method and path."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,11 @@ class Seen:
 class Laboratory:
     """Middleware that counts requests and applies faults."""
 
-    def __init__(self, app: ASGIApp, seen: list[Seen], faults: list[Fault], origin: str) -> None:
+    def __init__(
+        self, app: ASGIApp, seen: list[Seen], faults: list[Fault], origin: str, weather: Weather | None = None
+    ) -> None:
         """Wrap ``app``."""
-        self.app, self.seen, self.faults, self.origin = app, seen, faults, origin
+        self.app, self.seen, self.faults, self.origin, self.weather = app, seen, faults, origin, weather
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, perhaps badly."""
@@ -80,6 +89,8 @@ class Laboratory:
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.seen.append(Seen(scope["method"], scope["path"], query, headers, self.origin))
         fault = self._fault(f"{scope['path']}?{query}", scope["method"])
+        if fault is None and self.weather is not None:
+            fault = self.weather(f"{scope['method']} {scope['path']}")
         if fault is None:
             await self.app(scope, receive, send)
             return
@@ -89,6 +100,12 @@ class Laboratory:
             raw = [(name.encode(), value.encode()) for name, value in pairs.items()]
             await send({"type": "http.response.start", "status": fault.status, "headers": raw})
             await send({"type": "http.response.body", "body": fault.body})
+            return
+        if fault.refuse or fault.swallow:
+            if fault.swallow:
+                await self.app(scope, receive, _swallow)
+            # After this hypercorn answers nothing for us, and closes the connection: the answer is not complete.
+            await send({"type": "http.response.start", "status": 102, "headers": []})
             return
         await self.app(scope, receive, self._lost(send) if fault.lose_answer else self._disturbed(send, fault))
 
@@ -136,24 +153,29 @@ class Laboratory:
         return disturbed
 
 
+async def _swallow(message: Message) -> None:
+    """Take an answer that nobody gets."""
+
+
 class Lab(ServedInThread):
     """A served store; use as a context manager."""
 
-    def __init__(self, store: Store, *, token: str | None = None) -> None:
-        """Prepare to serve ``store``."""
+    def __init__(self, store: Store, *, token: str | None = None, weather: Weather | None = None) -> None:
+        """Prepare to serve ``store``; ``weather`` is asked in the server's thread about each request."""
         super().__init__()
         self.store = store
         self.token = token
+        self.weather = weather
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
 
     async def begin(self, nursery: trio.Nursery) -> str:
         """Serve the bytes, and the dialects that name their address."""
         signer = Signer()
-        objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage")
+        objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage", self.weather)
         bytes_at = await nursery.start(serve_app, objects)
         app = server_app.build(self.store, storage_url=bytes_at.url, token=self.token, signer=signer)
-        main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main"))
+        main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main", self.weather))
         url: str = main.url
         return url
 

@@ -1,0 +1,57 @@
+"""Saving under hard conditions, for as long as wanted: `scripts/torture kills`, `scripts/torture fsx`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from tests.torture.kills import torture
+from tests.torture.long_fsx import PLACES, fsx
+from tests.torture.services import SERVICES
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is asked for; 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    kills = commands.add_parser("kills", help="kill -9 of a mount under a writing load")
+    kills.add_argument("--service", choices=[*SERVICES, "all"], default="all")
+    kills.add_argument("--kills", type=int, default=1000, help="of each service (default: %(default)s)")
+    long = commands.add_parser("fsx", help="random operations on one file")
+    long.add_argument("--operations", type=int, default=50_000, help="on each kind of file (default: %(default)s)")
+    for command in (kills, long):
+        command.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args(arguments)
+    if given.command == "fsx":
+        parts = {place: partial(fsx, place=place, operations=given.operations, seed=given.seed) for place in PLACES}
+    else:
+        names = list(SERVICES) if given.service == "all" else [given.service]
+        parts = {name: partial(torture, SERVICES[name], kills=given.kills, seed=given.seed) for name in names}
+    return max(_run(name, part) for name, part in parts.items())
+
+
+def _run(name: str, part: Callable[[Path], str]) -> int:
+    """Run one part in a directory of its own, which stays if it fails."""
+    base = Path(tempfile.mkdtemp(prefix="torture-"))
+    try:
+        sys.stdout.write(part(base) + "\n")
+    except AssertionError as error:
+        sys.stdout.write(f"FAILED {name}; what it left is in {base}\n{error}\n")
+        return 1
+    finally:
+        sys.stdout.flush()
+    return 0
+
+
+def _ended(*_: object) -> None:
+    sys.exit(143)
+
+
+# So that what is mounted is unmounted on the way out.
+signal.signal(signal.SIGTERM, _ended)
+sys.exit(main(sys.argv[1:]))
