@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 # What our saves that come too late are marked by, and how one of two artifacts of one title is shown.
@@ -62,6 +63,12 @@ class Ledger:
         if data is not None and self.fates.get(data) is Fate.LIVE:
             self.fates[data] = Fate.DOUBT
 
+    def revived(self, data: bytes, name: str) -> None:
+        """Note that a content may have been saved once more, under another name."""
+        self.moved(data, name)
+        if self.fates.get(data) is Fate.DEAD:
+            self.fates[data] = Fate.DOUBT
+
     def tie(self, *names: str) -> None:
         """Note that it cannot be told which of these names something is under."""
         tied = frozenset(names).union(*(self.tied(name) for name in names))
@@ -92,7 +99,7 @@ class Ledger:
             if fate is Fate.LIVE:
                 assert count[data] == 1, ("lost" if not count[data] else "twice", data[:40], self.homes[data], there)
 
-    def _is_home(self, name: str, homes: Set[str]) -> bool:
+    def _is_home(self, name: str, homes: AbstractSet[str]) -> bool:
         names = frozenset[str]().union(*(self.tied(home) for home in homes))
         return name in names or unmarked(name) in {unmarked(one) for one in names}
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,6 +56,7 @@ class TwoClients(RuleBasedStateMachine):
         self.stack = contextlib.ExitStack()
         self.store = Store(here / "store")
         self.stack.callback(self.store.close)
+        self.ledger = Ledger()
         self.prepare()
         self.lab = None if self.service == "local" else self.stack.enter_context(Lab(self.store))
         source: dict[str, object] = {"type": "local", "path": str(here / "store")}
@@ -64,12 +65,13 @@ class TwoClients(RuleBasedStateMachine):
         self.mount: Mounted = self.stack.enter_context(
             mounted(here, {"mine": source}, names=("mine",), extra_config=CONFIG)
         )
-        self.ledger = Ledger()
         self.view: dict[str, bytes] = {}
         self.foggy: set[str] = set()
         self.acted: set[str] = set()
         self.handles: list[tuple[int, str | None]] = []
         self.failing = False
+        self.done: list[str] = []
+        self.began = time.monotonic()
         self.begin()
 
     # -- what a dialect says ---------------------------------------------------------------------------------
@@ -96,6 +98,12 @@ class TwoClients(RuleBasedStateMachine):
     def folder(self) -> Path:
         """Return the directory of the mount that both change."""
         raise NotImplementedError
+
+    def did(self, *what: object) -> None:
+        """Keep what was done, for whoever has to understand a failure."""
+        at = time.monotonic() - self.began
+        shown = [brief({"": one})[""] if isinstance(one, bytes) else str(one) for one in what]
+        self.done.append(f"{at:.2f} {' '.join(shown)}")
 
     # -- looking ---------------------------------------------------------------------------------------------
 
@@ -161,6 +169,7 @@ class TwoClients(RuleBasedStateMachine):
             try:
                 act()
             except OSError as error:
+                self.did("was told", errno.errorcode[error.errno or 0])
                 if data is not None and error.errno == errno.ESTALE:
                     continue
                 passes = (self.failing and error.errno in WEATHER) or (foggy and error.errno in more)
@@ -176,8 +185,14 @@ class TwoClients(RuleBasedStateMachine):
         raise AssertionError("told twice of one conflict", name)
 
     def doubt(self, name: str) -> None:
+        """Note that what was under a name may have been replaced or removed by who had seen it."""
+        self.doubt_but(name, ())
+
+    def doubt_but(self, name: str, spared: Collection[bytes]) -> None:
+        """Note the same, but of some contents."""
         for data in self.ledger.at(name):
-            self.ledger.doubted(data)
+            if data not in spared:
+                self.ledger.doubted(data)
 
     # -- what happens ----------------------------------------------------------------------------------------
 
@@ -186,6 +201,7 @@ class TwoClients(RuleBasedStateMachine):
     def service_fails(self) -> None:
         assert self.lab
         self.failing = True
+        self.did("service fails")
         self.lab.fault("", status=500)
 
     @precondition(lambda self: self.failing)
@@ -193,12 +209,14 @@ class TwoClients(RuleBasedStateMachine):
     def service_heals(self) -> None:
         if self.lab is not None:
             self.lab.heal()
+        self.did("service heals")
         self.failing = False
 
     @precondition(lambda self: self.lab is not None and not self.failing)
     @rule()
     def service_loses_answers(self) -> None:
         assert self.lab
+        self.did("service loses answers")
         for method in ("POST", "PUT"):
             self.lab.fault("", lose_answer=True, method=method, times=1)
 
@@ -231,6 +249,7 @@ class TwoClients(RuleBasedStateMachine):
 
     def check_truth(self) -> None:
         truth = self.truth()
+        self.did("settled", [f"{name}: {brief({'': data})['']}" for name, data in truth])
         self.ledger.check(truth)
         sure = {n: d for n, d in truth if not self.is_foggy(n) and not self.is_foggy_mark(n)}
         known = {n: d for n, d in self.view.items() if not self.is_foggy(n) and not self.is_foggy_mark(n)}
@@ -249,6 +268,7 @@ class TwoClients(RuleBasedStateMachine):
     @rule(how=st.booleans())
     def mount_anew(self, how: bool) -> None:
         """The mount ends, as a person ends it or by a kill, and begins again."""
+        self.did("mount anew", how)
         if how:
             self.service_heals()
             self.close_all()
@@ -264,6 +284,7 @@ class TwoClients(RuleBasedStateMachine):
         """Whatever happened: in the end a mount that knows nothing shows what the service has."""
         try:
             if sys.exc_info()[0] is not None:
+                note("\n".join(self.done))
                 note(f"believed: {brief(self.view)}, foggy: {self.foggy}, tied: {self.ledger.ties}")
                 note(f"the service: {[(name, *brief({'': data}).values()) for name, data in self.truth()]}")
             else:
