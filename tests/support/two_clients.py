@@ -283,24 +283,38 @@ class TwoClients(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever happened: in the end a mount that knows nothing shows what the service has."""
         try:
-            if sys.exc_info()[0] is not None:
-                note("\n".join(self.done))
-                note(f"believed: {brief(self.view)}, foggy: {self.foggy}, tied: {self.ledger.ties}")
-                note(f"the service: {[(name, *brief({'': data}).values()) for name, data in self.truth()]}")
+            if sys.exc_info()[0] is None:
+                self.finish()
             else:
-                self.settle()
-                self.mount.artifactfs("umount", str(self.mount.path))
-                shutil.rmtree(self.mount.home / ".cache/artifactfs")
-                mount_again(self.mount)
-                self.foggy.clear()
-                self.ledger.ties.clear()
-                self.check_listing()
-                for name in self.view:
-                    self.check_name(name)
+                self.tell()
         finally:
             self.service_heals()
             self.close_all()
             self.stack.close()
+
+
+    def finish(self) -> None:
+        """Check that a mount without a cache shows what the service has."""
+        try:
+            self.settle()
+            self.did("mount without a cache")
+            self.mount.artifactfs("umount", str(self.mount.path))
+            shutil.rmtree(self.mount.home / ".cache/artifactfs")
+            mount_again(self.mount)
+            self.foggy.clear()
+            self.ledger.ties.clear()
+            self.check_listing()
+            for name in self.view:
+                self.check_name(name)
+        except BaseException:
+            self.tell()
+            raise
+
+    def tell(self) -> None:
+        """Tell what was done and what was believed, beside the steps."""
+        note("\n".join(self.done))
+        note(f"believed: {brief(self.view)}, foggy: {self.foggy}, tied: {self.ledger.ties}")
+        note(f"the service: {[(name, *brief({'': data}).values()) for name, data in self.truth()]}")
 
 
 def run_machine(machine: type[TwoClients], place: Path, *, examples: int, steps: int) -> None:
