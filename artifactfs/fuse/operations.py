@@ -14,6 +14,7 @@ import trio
 from artifactfs import errors, observe
 from artifactfs.fuse.boundary import LATER, at_once, handler, interrupt
 from artifactfs.fuse.convert import Owner, absent, attributes, bytes_of, name_of
+from artifactfs.model.entry import Accepts
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs import at_once as quick
 from artifactfs.vfs.filesystem import Change, FileSystem, Opened
@@ -275,7 +276,7 @@ class Operations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, new_parent_inode: pyfuse3.InodeT, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Refuse: EPERM makes programs fall back (git does), EROFS says that nothing can be made here."""
-        self.fs.writer.publisher(self.fs.node(new_parent_inode).source)
+        self.fs.namespace.accepting(self.fs.node(new_parent_inode), name_of(new_name), Accepts.FILES)
         raise pyfuse3.FUSEError(errno.EPERM)
 
     @handler
@@ -288,7 +289,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Refuse special files; a regular one is made as ``create`` makes it."""
-        self.fs.writer.publisher(self.fs.node(parent_inode).source)
+        self.fs.namespace.accepting(self.fs.node(parent_inode), name_of(name), Accepts.FILES)
         if not stat.S_ISREG(mode):
             raise pyfuse3.FUSEError(errno.EPERM)
         node, handle = await self.fs.create(parent_inode, name_of(name), executable=bool(mode & 0o100))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import posixpath
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,16 +213,15 @@ class Namespace:
         edit = self.overlay.edits.get(node.ino)
         if edit is None or not edit.is_local:
             self._may_remove(parent, node)
-        await self.idle(edit)
         if isinstance(parent.directory, VersionDir):
             await self.writer.publisher(parent.source).permits(Change.SAVE)
-            async with self.writer.order:
+            async with self.alone(node):
                 await self._unlink_in_tree(parent, name, self.overlay.edits.get(node.ino))
             return
-        edit = self.overlay.edits.get(node.ino)
-        if edit is None or not edit.is_local:
-            await self.writer.publisher(parent.source).permits(Change.REMOVE)
-        async with self.writer.order:
+        async with self.alone(node):
+            edit = self.overlay.edits.get(node.ino)
+            if edit is None or not edit.is_local:
+                await self.writer.publisher(parent.source).permits(Change.REMOVE)
             await self._unlink_listed(parent, name, node, edit)
 
     @staticmethod
@@ -234,6 +235,22 @@ class Namespace:
         """Wait until a change is not being published: what becomes of it decides what a name stands for."""
         while job is not None and job.under_way is not None:
             await job.under_way.wait()
+
+    @asynccontextmanager
+    async def alone(self, *nodes: Node | None) -> AsyncIterator[None]:
+        """Change names while the block runs, with none of these nodes being published."""
+        inos = [node.ino for node in nodes if node is not None]
+        while True:
+            for ino in inos:
+                await self.idle(self.overlay.edits.get(ino))
+            await self.writer.order.acquire()
+            if not any(edit.is_under_way for ino in inos if (edit := self.overlay.edits.get(ino)) is not None):
+                break
+            self.writer.order.release()  # its publishing has begun in between
+        try:
+            yield
+        finally:
+            self.writer.order.release()
 
     async def _unlink_in_tree(self, parent: Node, name: str, edit: Edit | None) -> None:
         tree = self.writer.tree(parent)

@@ -100,12 +100,23 @@ class Files:
     async def _make_again(self, edit: Edit) -> None:
         """Let an edit of a file that somebody else removed be a new file of its name."""
         async with edit.lock:
-            if edit.in_flight is edit.staged:
-                edit.in_flight = None
             edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.SEALED
             edit.tries, edit.facts, edit.flight_record = 0, {}, None
-            await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(edit))
+            await self._write_down(edit)
         edit.due_at = trio.current_time()
+
+    @staticmethod
+    async def _write_down(edit: Edit) -> None:
+        """Make it durable what the bytes in flight are to be now, and those that were written since."""
+        flight = edit.in_flight or edit.staged
+        records = [intents.of_edit(edit)] if edit.staged is flight or edit.staged.sealed else []
+        if edit.staged is flight:
+            edit.in_flight = None
+        else:
+            edit.flight_record = intents.of_edit(edit)
+            edit.flight_record.number, edit.flight_record.what["after"] = flight.number, None
+            records.append(edit.flight_record)
+        await trio.to_thread.run_sync(edit.home.journal.put, *records)
 
     async def _put(self, edit: Edit, draft: Draft, attempt: Try) -> Artifact | None:
         """Return what the source lists for it now; None if that is what it listed before."""
@@ -193,13 +204,11 @@ class Files:
             node.artifact, node.version, node.tree_path = None, None, ""
             edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.CONFLICT
             edit.tries, edit.facts, edit.flight_record, edit.error = 0, {}, None, str(error)
-            if edit.in_flight is edit.staged:
-                edit.in_flight = None
             overlay.show(edit)
             # Told once to who saves under the name that was wanted, or goes on with the copy.
             overlay.notices[key_of(edit.directory, edit.source), wanted] = errors.Conflict(f"{error}; see {name!r}")
             edit.failure = errors.Conflict(str(error), subject=name)
-            await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(edit))
+            await self._write_down(edit)
             removal, edit.replaces = edit.replaces, None
             if removal is not None:
                 self._forget_removal(removal)

@@ -66,9 +66,8 @@ class Renamer:
         if target is not None and (target.kind is Kind.DIRECTORY) != (node.kind is Kind.DIRECTORY):
             raise errors.IsADirectory if target.kind is Kind.DIRECTORY else errors.NotADirectory
         edit = self.overlay.edits.get(node.ino)
-        replaced = self.overlay.edits.get(target.ino) if target is not None else None
-        for job in (edit, replaced):
-            await self.namespace.idle(job)
+        await self.namespace.idle(edit)  # it may be no edit any more then
+        edit = self.overlay.edits.get(node.ino)
         if self._same_tree(move):
             await self._in_tree(move)
         elif edit is not None and edit.is_local and (edit.base is None or edit.in_tree):
@@ -97,7 +96,7 @@ class Renamer:
             if move.target is not None and await self.namespace.shown_in(move.target):
                 raise errors.DirectoryNotEmpty(subject=move.new_name)
         await self._vet(move)
-        async with self.writer.order:
+        async with self.namespace.alone(move.node, move.target):
             tree = self.writer.tree(move.new_parent)
             replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
             if replaced is not None:
@@ -179,8 +178,11 @@ class Renamer:
     async def _place(self, edit: Edit, move: Move) -> None:
         """Give a file that is only on this machine another name; over a listed one it becomes its next version."""
         await self._vet(move)
-        async with self.writer.order:
-            await self._place_in_order(edit, move)
+        async with self.namespace.alone(move.node, move.target):
+            if self.overlay.edits.get(move.node.ino) is edit and edit.is_local:
+                await self._place_in_order(edit, move)
+                return
+        await self._rename_artifact(move)  # it has just been published
 
     async def _place_in_order(self, edit: Edit, move: Move) -> None:
         node, target, place = edit.node, move.target, move.new_parent.directory
@@ -244,7 +246,8 @@ class Renamer:
         await publisher.permits(Change.RENAME)
         await self.namespace.free(new, node.source, move.new_name)
         renamed = await publisher.rename(artifact, new.ref, (*new.prefix, move.new_name))
-        async with self.writer.order:
+        async with self.namespace.alone(node):
+            edit = self.overlay.edits.get(node.ino)
             self.directories.apply_removed(node.source, old, artifact)
             self.directories.apply_saved(node.source, new, move.new_name, renamed, node.mtime_ns)
             await self._follow(move, edit, renamed)
@@ -270,7 +273,9 @@ class Renamer:
             await self.writer.begin(node, copy=True)
         edit = self.overlay.edits[node.ino]
         await self._vet(move)
-        async with self.writer.order:
+        async with self.namespace.alone(node, move.target):
+            if self.overlay.edits.get(node.ino) is not edit:
+                raise errors.StaleContent("it was published in the same moment; try again")
             edit.staged.touched = edit.staged.dirty = True
             self.overlay.hide(edit)
             self.overlay.leave(node)

@@ -240,6 +240,8 @@ class TreePublisher:
                 if (number := tree.records.pop((one.path, one.name), None)) is not None:
                     dropped.append(number)
         elif one.edit.staged is one.staged and is_there:
+            if (covered := tree.records.pop((one.path, one.name), None)) is not None:
+                dropped.append(covered)
             node = one.entry
             node.mtime_ns = one.edit.staged.mtime_ns or node.mtime_ns
             node.size, node.executable = Exact(one.edit.staged.size), one.edit.staged.executable
@@ -273,10 +275,15 @@ class TreePublisher:
 
     async def _write_down(self, tree: WorkTree, dropped: list[int]) -> None:
         """Make durable what is left of the changes of a tree."""
-        own = [(p, n, e) for p, n, e in tree.entries() if (p, n) in tree.records]
+        edits = self.context.overlay.edits
+        own = [
+            (path, name, entry)
+            for path, name, entry in tree.entries()
+            if (path, name) in tree.records and not (isinstance(entry, Node) and entry.ino in edits)
+        ]
         if not tree.names and not self.context.overlay.edits_of(tree):
             self.context.overlay.trees.pop((tree.source, tree.base.key), None)
-            dropped.append(tree.number)
+            dropped += [tree.number, *tree.records.values()]
             records = []
         else:
             records = [intents.of_tree(tree), *(intents.of_name(tree, *one) for one in own)]
