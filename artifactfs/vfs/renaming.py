@@ -7,6 +7,7 @@ tree a rename is durable here and published with the next version; an artifact i
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import trio
@@ -102,6 +103,8 @@ class Renamer:
             if replaced is not None:
                 await self.writer.orphan(replaced)
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
+            for parent, child in ((move.old_parent, move.node), *below):
+                await self._detach(parent, child)
             records = self._put(tree, move.new_parent, move.new_name, move.node)
             for parent, child in below:
                 records += self._put(tree, parent, child.name, child)
@@ -134,6 +137,14 @@ class Renamer:
             if entry.kind is Kind.DIRECTORY:
                 found += await self._all_below(entry)
         return found
+
+    async def _detach(self, parent: Node, node: Node) -> None:
+        """Let the version that lists a node keep it as it is: the inode goes on under another name."""
+        if self.overlay.hides_base(parent):
+            return
+        listed = (await self.directories.children(parent)).children
+        if listed.get(node.name) is node:
+            listed[node.name] = copy(node)
 
     def _put(self, tree: WorkTree, parent: Node, name: str, node: Node) -> list[Record]:
         """Let a node stand at a name of a tree; return what has to be written down of it."""

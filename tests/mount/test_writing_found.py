@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from artifactfs.store.catalog import Store
+from artifactfs.store.rows import TreeFile
 from tests.support.saving import flushed, history, listed, local_mount
 
 pytestmark = pytest.mark.fuse
@@ -48,3 +50,18 @@ def test_a_file_removed_made_again_and_renamed_leaves_nothing(work):
     flushed(work)
     assert listed(work) == {"c"}
     assert history(work, "c") == [b"three\n"]
+
+
+def test_what_was_listed_in_a_tree_and_is_renamed_leaves_its_old_name(tmp_path):
+    """A file, and a directory with a file: in the next version of the tree each is there once."""
+    store = Store(tmp_path / "store")
+    made = store.add_artifact(store.add_workflow("w").id, "t", "tree")
+    data = store.objects.put(b"data\n")
+    store.save_tree(made.id, [TreeFile("a", data, 5), TreeFile("d/b", data, 5)])
+    with local_mount(tmp_path, extra_config=SLOW) as mount:
+        tree = mount.path / "w/t"
+        (tree / "a").rename(tree / "c")
+        (tree / "d").rename(tree / "e")
+        flushed(tree)
+        assert [file.path for file in store.tree(made.id, 2) if file.sha256] == ["c", "e/b"]
+    store.close()
