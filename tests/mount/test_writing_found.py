@@ -6,7 +6,9 @@ import pytest
 
 from artifactfs.store.catalog import Store
 from artifactfs.store.rows import TreeFile
-from tests.support.saving import flushed, history, listed, local_mount
+from tests.support.lab import mounted, service_source
+from tests.support.saving import flushed, history, listed, local_mount, mount_again
+from tests.support.vm0_world import tree
 
 pytestmark = pytest.mark.fuse
 
@@ -65,3 +67,15 @@ def test_what_was_listed_in_a_tree_and_is_renamed_leaves_its_old_name(tmp_path):
         flushed(tree)
         assert [file.path for file in store.tree(made.id, 2) if file.sha256] == ["c", "e/b"]
     store.close()
+
+
+def test_a_save_in_a_tree_is_shown_after_a_remount(tmp_path, lab):
+    """Not the version before, as the listing that the mount had kept says."""
+    tree(lab.store, "t", {"a": b"one\n"})
+    with mounted(tmp_path, {"mine": service_source("vm0", lab.bases()["vm0"])}, names=("mine",)) as mount:
+        file = mount.path / "artifacts/t/a"
+        assert file.read_text() == "one\n"
+        file.write_text("two\n")
+        mount.artifactfs("umount", str(mount.path))
+        mount_again(mount)
+        assert file.read_text() == "two\n"
