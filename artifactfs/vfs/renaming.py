@@ -229,6 +229,9 @@ class Renamer:
             node.artifact, node.tree_path = target.artifact, target.tree_path
             return
         edit.base = replaced.base if replaced else None
+        if replaced is not None and replaced.base is None:
+            # A try of it may have reached the service in spite of its failure: what that made is this one's.
+            edit.tries, edit.facts = replaced.tries, dict(replaced.facts)
         edit.is_local, node.artifact, node.tree_path = True, None, ""
         if replaced is not None and replaced.replaces is not None:
             edit.replaces, replaced.replaces = replaced.replaces, None

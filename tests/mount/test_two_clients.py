@@ -149,7 +149,7 @@ class Trees(Programs):
                 at = Path(here).relative_to(self.folder)
                 for name in (*below, *names):
                     if (Path(here) / name).is_symlink():
-                        links[str(at / name)] = os.readlink(Path(here) / name)  # noqa: PTH115 - as it is
+                        links[str(at / name)] = os.readlink(Path(here) / name)
                     else:
                         (dirs if name in below else files).add(str(at / name))
         return files, dirs, links
@@ -193,7 +193,7 @@ class Trees(Programs):
         return sorted({*made, *self.view} - self.dirs - set(self.links))
 
     def may_move(self, old: str, new: str) -> bool:
-        return old != new and old.split("/")[0] == new.split("/")[0]
+        return old != new and old.partition("/")[0] == new.partition("/")[0]
 
     def some_dir(self, pick: int) -> str:
         return sorted(self.dirs)[pick % len(self.dirs)]

@@ -79,3 +79,25 @@ def test_a_save_in_a_tree_is_shown_after_a_remount(tmp_path, lab):
         mount.artifactfs("umount", str(mount.path))
         mount_again(mount)
         assert file.read_text() == "two\n"
+
+
+def test_a_save_by_rename_over_a_file_whose_upload_lost_its_answer_is_one_artifact(tmp_path, lab):
+    """What the lost try has made is not left beside the save."""
+    workflow = lab.store.add_workflow("w").id
+    with mounted(tmp_path, {"mine": service_source("syntropic137", lab.bases()["syntropic137"])}, names=("mine",),
+                 extra_config=SLOW) as mount:  # fmt: skip
+        file = mount.path / "w/a"
+        assert listed(file.parent) == set()
+        file.write_text("one\n")
+        lab.fault("", lose_answer=True, method="POST", times=1)
+        lab.fault("/artifacts", status=500, method="GET")
+        assert mount.artifactfs("flush", str(mount.path), check=False).returncode
+        assert [row.name for row in lab.store.artifacts(workflow)] == ["a"]
+        file.with_name("a.tmp.1").write_text("two\n")
+        file.with_name("a.tmp.1").rename(file)
+        lab.heal()
+        flushed(mount.path)
+        (row,) = lab.store.artifacts(workflow)
+        version = lab.store.version(row.id, row.current)
+        assert version
+        assert lab.store.objects.read(version.sha256) == b"two\n"

@@ -7,11 +7,10 @@ import errno
 import os
 from typing import ClassVar
 
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from tests.support.two_clients import WEATHER, TwoClients
+from tests.support.two_clients import TwoClients
 
 NAMES = ("a", "b.md", "c d.txt", "é.md")
 TEMPORARY = ("{}.tmp.71", ".{}.Ab1Cd2", ".{}.swp", "{}~", "4913")
@@ -91,8 +90,8 @@ class Programs(TwoClients):
                 file.write(fresh)
 
         if name not in self.view and not self.is_foggy(name):
-            with pytest.raises(FileNotFoundError):
-                act()
+            with self.weather():
+                assert self.read(name) is None
             return
         if self.told(name, act, None, *OTHERWISE) and done:
             self.replaced(name, done[0][1], done[0][0])
@@ -153,7 +152,7 @@ class Programs(TwoClients):
             self.real(old).rename(self.real(new))
         except OSError as error:
             self.did("was told", errno.errorcode[error.errno or 0])
-            weather = self.failing and error.errno in WEATHER
+            weather = self.is_weather(error)
             if not weather and not (foggy and error.errno in OTHERWISE):
                 raise
             if weather:
@@ -229,7 +228,7 @@ class Programs(TwoClients):
             except OSError as error:
                 failure = error
         if failure is not None:
-            assert failure.errno == errno.ESTALE or (self.failing and failure.errno in WEATHER), failure
+            assert failure.errno == errno.ESTALE or self.is_weather(failure), failure
         if not writes or name is None:
             return
         if self.is_foggy(name):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
@@ -32,6 +33,8 @@ CONFIG = "[mount]\npublish-delay = 0.1\ntimeout = 5\n"
 # What a program may be told while the service fails.
 WEATHER = {errno.EIO, errno.ETIMEDOUT, errno.EHOSTUNREACH}
 FLUSHED_S = 60.0
+# How long a mount may say that a service fails which does not any more.
+BELIEVED_S = 10.0
 
 
 def brief(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -69,7 +72,7 @@ class TwoClients(RuleBasedStateMachine):
         self.foggy: set[str] = set()
         self.acted: set[str] = set()
         self.handles: list[tuple[int, str | None]] = []
-        self.failing = False
+        self.failing, self.healed_at = False, -math.inf
         self.done: list[str] = []
         self.began = time.monotonic()
         self.begin()
@@ -116,6 +119,12 @@ class TwoClients(RuleBasedStateMachine):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def shows(self, name: str) -> bool:
+        """Tell whether the mount shows a name as the service has it."""
+        with self.weather():
+            return self.read(name) == self.view.get(name)
+        return False
+
     def is_foggy(self, name: str) -> bool:
         fog = frozenset[str]().union(*(self.ledger.tied(one) for one in self.foggy))
         return bool({name, *self.above(name)} & fog)
@@ -156,8 +165,13 @@ class TwoClients(RuleBasedStateMachine):
         try:
             yield
         except OSError as error:
-            if not self.failing or error.errno not in WEATHER:
+            if not self.is_weather(error):
                 raise
+
+    def is_weather(self, error: OSError) -> bool:
+        """Tell whether an error is what a program may be told while the service fails, and a moment longer."""
+        stormy = self.failing or time.monotonic() < self.healed_at + BELIEVED_S
+        return stormy and error.errno in WEATHER
 
     def told(self, name: str, act: Callable[[], None], data: bytes | None = None, *more: int) -> bool:
         """Run what a program does; return False if it was told that it failed, where it may.
@@ -172,7 +186,7 @@ class TwoClients(RuleBasedStateMachine):
                 self.did("was told", errno.errorcode[error.errno or 0])
                 if data is not None and error.errno == errno.ESTALE:
                     continue
-                passes = (self.failing and error.errno in WEATHER) or (foggy and error.errno in more)
+                passes = self.is_weather(error) or (foggy and error.errno in more)
                 if not passes:
                     raise
                 if data is not None:
@@ -209,7 +223,9 @@ class TwoClients(RuleBasedStateMachine):
     def service_heals(self) -> None:
         if self.lab is not None:
             self.lab.heal()
-        self.did("service heals")
+        if self.failing:
+            self.did("service heals")
+            self.healed_at = time.monotonic()
         self.failing = False
 
     @precondition(lambda self: self.lab is not None and not self.failing)
@@ -260,7 +276,7 @@ class TwoClients(RuleBasedStateMachine):
         self.acted.clear()
         marked = {name for name in self.view if self.is_foggy_mark(name)}
         foggy = {name for name in {*before, *self.view} - marked if self.is_foggy(name)} | self.foggy
-        self.foggy = {name for name in foggy if self.read(name) != self.view.get(name)}
+        self.foggy = {name for name in foggy if not self.shows(name)}
         if not self.foggy:
             self.ledger.ties.clear()
         self.check_listing()
@@ -292,7 +308,6 @@ class TwoClients(RuleBasedStateMachine):
             self.close_all()
             self.stack.close()
 
-
     def finish(self) -> None:
         """Check that a mount without a cache shows what the service has."""
         try:
@@ -312,9 +327,9 @@ class TwoClients(RuleBasedStateMachine):
 
     def tell(self) -> None:
         """Tell what was done and what was believed, beside the steps."""
-        note("\n".join(self.done))
-        note(f"believed: {brief(self.view)}, foggy: {self.foggy}, tied: {self.ledger.ties}")
-        note(f"the service: {[(name, *brief({'': data}).values()) for name, data in self.truth()]}")
+        there = [(name, *brief({"": data}).values()) for name, data in self.truth()]
+        self.done += [f"believed: {brief(self.view)}, foggy: {self.foggy}, tied: {self.ledger.ties}"]
+        print("\n".join([*self.done, f"the service: {there}", ""]))  # noqa: T201 - of a test that fails
 
 
 def run_machine(machine: type[TwoClients], place: Path, *, examples: int, steps: int) -> None:
