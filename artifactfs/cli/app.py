@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import artifactfs
 from artifactfs import errors
-from artifactfs.cli import render
+from artifactfs.cli import render, saving_commands
+from artifactfs.cli.arguments import (
+    FAILED,
+    ConfigFile,
+    Json,
+    MountPoint,
+    PublishDelay,
+    ReadOnly,
+    WriteThrough,
+    answering,
+    mounted_path,
+)
 
 if TYPE_CHECKING:
     from artifactfs.cli.options import MountOptions
 
-FAILED = 1
-USAGE = 2
-NO_MOUNT = 3
 SHELLS = ("bash", "zsh", "fish")
 
 app = typer.Typer(
@@ -39,6 +45,7 @@ source_app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(source_app, name="source", help="List and test sources.")
 cache_app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(cache_app, name="cache", help="Look at, verify and empty the cache.")
+saving_commands.add_to(app)
 
 
 def _source_names(incomplete: str) -> list[str]:
@@ -52,31 +59,10 @@ def _source_names(incomplete: str) -> list[str]:
     return [name for name in sorted({*known, "local"}) if name.startswith(incomplete)]
 
 
-def _mounted_path(text: str) -> Any:  # noqa: ANN401 - typer.Argument says Any, and stands where a default does
-    """Take a path as it is: typer would stat it, and a directory that waits for its service would answer late."""
-    return typer.Argument(help=text, parser=Path, metavar="PATH")
-
-
-MountPoint = Annotated[Path | None, _mounted_path("Where; ~/artifacts if left out.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Use this configuration file.", metavar="FILE")]
 Names = Annotated[
     list[str] | None,
     typer.Argument(help="Which sources; see `artifactfs source list`.", autocompletion=_source_names),
 ]
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turn our errors into a sentence and an exit code."""
-    try:
-        yield
-    except errors.NotFound as error:
-        render.complain(str(error))
-        raise typer.Exit(NO_MOUNT) from None
-    except errors.ArtifactFSError as error:
-        render.complain(str(error))
-        raise typer.Exit(FAILED) from None
 
 
 def _version(wanted: bool) -> None:
@@ -110,6 +96,9 @@ def mount(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     allow_other: Annotated[
         bool | None, typer.Option("--allow-other/--no-allow-other", help="Let other users read.")
     ] = None,
+    read_only: ReadOnly = None,
+    write_through: WriteThrough = None,
+    publish_delay: PublishDelay = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")] = None,
     config: ConfigFile = None,
 ) -> None:
@@ -125,7 +114,8 @@ def mount(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     options = MountOptions(
         mountpoint=client.absolute(mountpoint or mounting.default_mountpoint()),
         names=source or [], demo=demo, everything=everything, show_ids=show_ids, xattrs=xattrs,
-        allow_other=allow_other, log_level=level, config_file=config,
+        allow_other=allow_other, log_level=level, config_file=config, read_only=read_only,
+        write_through=write_through, publish_delay=publish_delay,
     )  # fmt: skip
     if foreground:
         from artifactfs.cli import foreground as process
@@ -148,22 +138,8 @@ def _mount_in_background(options: MountOptions) -> None:
 
 
 @app.command()
-def umount(
-    mountpoint: MountPoint = None,
-    lazy: Annotated[bool, typer.Option("--lazy", help="Detach now even if programs still use it.")] = False,
-) -> None:
-    """Unmount; returns when the mount's process has ended."""
-    from artifactfs.cli import client, mounting
-
-    with answering():
-        where = client.absolute(mountpoint or mounting.default_mountpoint())
-        mounting.unmount(where, lazy=lazy)
-        render.say(f"unmounted {where}")
-
-
-@app.command()
 def status(
-    path: Annotated[Path | None, _mounted_path("Only the mount this path is in.")] = None,
+    path: Annotated[Path | None, mounted_path("Only the mount this path is in.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show running mounts: sources, their state and requests, cache, failures."""
@@ -175,7 +151,7 @@ def status(
 
 
 @app.command()
-def why(path: Annotated[Path, _mounted_path("A path in a mount.")], as_json: Json = False) -> None:
+def why(path: Annotated[Path, mounted_path("A path in a mount.")], as_json: Json = False) -> None:
     """Explain a path: what it is, where it comes from, how fresh, what last went wrong."""
     from artifactfs.cli import client, inspect
 
@@ -185,24 +161,13 @@ def why(path: Annotated[Path, _mounted_path("A path in a mount.")], as_json: Jso
 
 
 @app.command()
-def log(path: Annotated[Path, _mounted_path("A path in a mount.")], as_json: Json = False) -> None:
+def log(path: Annotated[Path, mounted_path("A path in a mount.")], as_json: Json = False) -> None:
     """List the versions of the artifact that a path shows."""
     from artifactfs.cli import client, inspect
 
     with answering():
         mountpoint, below = client.find(path)
         inspect.show_log(client.ask(mountpoint, verb="log", path=below), as_json=as_json)
-
-
-@app.command()
-def flush(path: Annotated[Path | None, _mounted_path("Only what is below this path.")] = None) -> None:
-    """Publish what waits for its service now; returns when the service has it, fails if it cannot."""
-    from artifactfs.cli import client, saving
-
-    with answering():
-        where = [client.find(path)] if path else [(mountpoint, "") for mountpoint in client.our_mounts()]
-        if not saving.run_flush(where):
-            raise typer.Exit(FAILED)
 
 
 @source_app.command("list")
@@ -288,7 +253,7 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 
 @app.command()
 def bench(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
-    path: Annotated[Path | None, _mounted_path("Read this directory instead; nothing is written there.")] = None,
+    path: Annotated[Path | None, mounted_path("Read this directory instead; nothing is written there.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", help="Write a plot there.", metavar="FILE")] = None,
     rtt: Annotated[str | None, typer.Option(help="Round trips in ms, such as 0,20,100.", metavar="MS,...")] = None,

@@ -16,6 +16,8 @@ from artifactfs.providers.base import Check
 
 # A free cache disk below this makes every read an uncached one.
 LITTLE_DISK = 1 << 30
+# ... and of the disk of the journal below this every save of some size fails.
+LITTLE_JOURNAL = 64 << 20
 
 
 class _Forgetful:
@@ -46,6 +48,7 @@ def run(config_file: Path | None, *, as_json: bool) -> int:
         detail = str(where) if where.exists() else f"none; {where} would be read"
         found.append(Check("configuration", ok=True, detail=detail))
         found.append(_cache(settings))
+        found.append(_journal(settings))
         found += _sources(settings)
     return _report(found, as_json=as_json)
 
@@ -116,6 +119,15 @@ def _cache(settings: config.Config) -> Check:
     free = shutil.disk_usage(existing).free
     detail = f"{where}, {render.size(free)} free"
     return Check("cache", ok=free > LITTLE_DISK and os.access(existing, os.W_OK), detail=detail)
+
+
+def _journal(settings: config.Config) -> Check:
+    where = config.state_dir() / "journal"
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    most = min(settings.journal.max_size, free)
+    detail = f"{where}, room for {render.size(most)} that waits for its service"
+    return Check("journal", ok=free > LITTLE_JOURNAL and os.access(existing, os.W_OK), detail=detail)
 
 
 def _sources(settings: config.Config) -> list[Check]:

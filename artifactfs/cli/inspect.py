@@ -43,6 +43,7 @@ def _show_one(answer: dict[str, Any]) -> None:
         f"  pid {answer['pid']}, since {answer['started_at']}, cache {render.size(cache['used_bytes'])}"
         f" of {render.size(cache['max_bytes'])} in {cache['directory']}"
     )
+    render.say(f"  {_saving(answer)}")
     rows = [
         (s["name"], s["service"], s["state"], s["counters"]["requests"], s["counters"]["failures"],
          render.size(s["counters"]["bytes_received"]), _oldest(s["listings"]))
@@ -65,6 +66,17 @@ def _show_one(answer: dict[str, Any]) -> None:
     for incident in answer["errors"][-SHOWN_ERRORS:]:
         again = f" ({incident['times']} times)" if incident["times"] > 1 else ""
         render.say(f"  {incident['time']} {incident['source']} {incident['subject']}: {incident['message']}{again}")
+
+
+def _saving(answer: dict[str, Any]) -> str:
+    """Return what becomes of a save, in words."""
+    saving = answer["saving"]
+    if not any(source["writable"] for source in answer["sources"]):
+        return "read-only"
+    if saving["write_through"]:
+        return "a close waits until the service has what was saved"
+    kept = f"; {render.size(saving['journal_bytes'])} are kept here until then" if saving["journal_bytes"] else ""
+    return f"saves are published {saving['publish_delay_s']:g} s after the last change{kept}"
 
 
 def _oldest(listings: list[dict[str, Any]]) -> str:

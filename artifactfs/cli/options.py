@@ -23,6 +23,9 @@ class MountOptions:
     show_ids: bool | None = None
     xattrs: bool | None = None
     allow_other: bool | None = None
+    read_only: bool | None = None
+    write_through: bool | None = None
+    publish_delay: float | None = None
     log_level: str | None = None
     config_file: Path | None = None
 
@@ -33,7 +36,10 @@ class MountOptions:
             ConfigError: it cannot be used.
         """
         loaded = config.defaults() if self.demo and self.config_file is None else config.load(self.config_file)
-        said = {"show_ids": self.show_ids, "xattrs": self.xattrs, "allow_other": self.allow_other}
+        said = {
+            "show_ids": self.show_ids, "xattrs": self.xattrs, "allow_other": self.allow_other,
+            "read_only": self.read_only, "write_through": self.write_through, "publish_delay": self.publish_delay,
+        }  # fmt: skip
         section = loaded.mount.model_copy(update={key: value for key, value in said.items() if value is not None})
         level = self.log_level or loaded.log_level
         return loaded.model_copy(update={"mount": section, "log_level": level})

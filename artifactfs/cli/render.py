@@ -10,12 +10,19 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 _NAMED = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+# As much of a path as fits beside a bar.
+SHOWN_NAME = 50
 # SGR sequences of ECMA-48.
 _BOLD, _RED, _RESET = "\x1b[1m", "\x1b[1;31m", "\x1b[0m"
+# As git colours a diff.
+_OF_DIFFERENCE = (
+    ("---", _BOLD), ("+++", _BOLD), ("@@", "\x1b[36m"), ("-", "\x1b[31m"), ("+", "\x1b[32m"),
+)  # fmt: skip
 
 
 def size(value: float | None) -> str:
@@ -90,6 +97,16 @@ def complain(message: str) -> None:
         _write(f"{_styled('artifactfs:', _RED, sys.stderr)} {printable(line)}", sys.stderr)
 
 
+def difference(line: str) -> None:
+    """Print a line of a unified diff: as it is in a pipe, coloured and without control characters on a terminal."""
+    if not sys.stdout.isatty():
+        _write(line)
+        return
+    style = next((style for prefix, style in _OF_DIFFERENCE if line.startswith(prefix)), "")
+    shown = "\t".join(printable(part) for part in line.split("\t"))
+    _write(_styled(shown, style, sys.stdout) if style else shown)
+
+
 def _styled(text: str, style: str, stream: TextIO) -> str:
     return f"{style}{text}{_RESET}" if stream.isatty() and not os.environ.get("NO_COLOR") else text
 
@@ -98,3 +115,37 @@ def _write(line: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     stream.write(line + "\n")
     stream.flush()
+
+
+class Progress:
+    """How far something is, on a terminal; nowhere else."""
+
+    def __init__(self, bar: Any = None) -> None:  # noqa: ANN401 - rich is loaded only where it is shown
+        """Show it by a bar of rich, or not at all."""
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("", total=None)
+
+    def update(self, done: int, total: int, what: str) -> None:
+        """Show that so many of all are done, and what is under way."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, description=printable(what)[:SHOWN_NAME])
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Show progress on stderr while the block runs, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield Progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("publishing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Bar(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+        yield Progress(bar)

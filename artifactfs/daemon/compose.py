@@ -36,12 +36,45 @@ REQUEST_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
+class Journals:
+    """The directories of drafts of one source: this mount's, and those of mounts that ended before it."""
+
+    own: Staging
+    adopted: Sequence[Staging]
+
+    @classmethod
+    def open(cls, state: Path, source: Source, max_bytes: int) -> Journals:
+        """Take up what earlier mounts of the source left; its first directory becomes this mount's own.
+
+        By the source, not by the mount: what is not saved yet belongs to whoever mounts its source next.
+        """
+        base = state / "journal" / hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
+        if source.provider.publisher is None and not base.exists():
+            return cls(Staging.fresh(base, max_bytes), ())
+        left = Staging.abandoned(base, max_bytes)
+        return cls(left[0], left[1:]) if left else cls(Staging.fresh(base, max_bytes), ())
+
+    def close(self) -> None:
+        """Give the directories up; those that are empty go."""
+        for staging in (self.own, *self.adopted):
+            staging.close()
+        with contextlib.suppress(OSError):  # others are in it
+            self.own.root.parent.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
 class Mounted:
     """The wired objects of one mount."""
 
     fs: FileSystem
     observer: observe.Observer
     status: Status
+    journals: Mapping[str, Journals]
+
+    @property
+    def homes(self) -> list[Staging]:
+        """Return its directories of drafts, also those that it took over."""
+        return [staging for journal in self.journals.values() for staging in (journal.own, *journal.adopted)]
 
 
 def limits_of(section: config.ArchiveConfig) -> Limits:
@@ -97,34 +130,7 @@ async def composed(
         )  # fmt: skip
         status.fs = fs
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
-        yield Mounted(fs, observer, status)
-
-
-@dataclass(frozen=True, slots=True)
-class Journals:
-    """The directories of drafts of one source: this mount's, and those of mounts that ended before it."""
-
-    own: Staging
-    adopted: Sequence[Staging]
-
-    @classmethod
-    def open(cls, state: Path, source: Source, max_bytes: int) -> Journals:
-        """Take up what earlier mounts of the source left; its first directory becomes this mount's own.
-
-        By the source, not by the mount: what is not saved yet belongs to whoever mounts its source next.
-        """
-        base = state / "journal" / hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
-        if source.provider.publisher is None and not base.exists():
-            return cls(Staging.fresh(base, max_bytes), ())
-        left = Staging.abandoned(base, max_bytes)
-        return cls(left[0], left[1:]) if left else cls(Staging.fresh(base, max_bytes), ())
-
-    def close(self) -> None:
-        """Give the directories up; those that are empty go."""
-        for staging in (self.own, *self.adopted):
-            staging.close()
-        with contextlib.suppress(OSError):  # others are in it
-            self.own.root.parent.rmdir()
+        yield Mounted(fs, observer, status, journals)
 
 
 @asynccontextmanager

@@ -22,16 +22,13 @@ from artifactfs.tree.versions import iso
 from artifactfs.vfs import facts_of
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.listings import describe
+from artifactfs.vfs.overlay import is_below
+from artifactfs.vfs.places import Trail, follow
 from artifactfs.vfs.queue import queue_of
 from artifactfs.vfs.sources import Source
 
 # Longer than most answers take; who asks why something hangs must not hang, too.
 WHY_S = 3.0
-# As many symlinks in a path as the kernel follows.
-MAX_LINKS = 40
-
-Trail = list[tuple[str, Node]]
-"""The way to a path: each place below the mount point, beginning with a slash (the top: empty), and its node."""
 
 
 @dataclass(slots=True)
@@ -63,6 +60,7 @@ class Status:
             },
             "archives": self._archives(),
             "pending": self._pending(),
+            "saving": self._saving(),
             "sources": [self._source(source, listings) for source in self.sources.values()],
             "errors": [
                 {**incident.as_dict(), "time": iso(int(incident.at * 1e9))} for incident in self.observer.incidents
@@ -78,6 +76,17 @@ class Status:
         if self.fs is None:
             return []
         return [pending.as_dict() for pending in queue_of(self.fs.writer)]
+
+    def _saving(self) -> dict[str, Any]:
+        """Return when saves are published, and what the drafts of all changes take of the disk."""
+        if self.fs is None:
+            return {}
+        writer = self.fs.writer
+        return {
+            "publish_delay_s": writer.policy.delay_s,
+            "write_through": writer.policy.write_through,
+            "journal_bytes": sum(home.used_bytes for home in writer.homes.values()),
+        }
 
     def _source(self, source: Source, listings: list[dict[str, Any]]) -> dict[str, Any]:
         counters = self.observer.counters(source.name)
@@ -109,7 +118,7 @@ class Status:
         trail: Trail = [("", fs.node(ROOT))]
         with trio.move_on_after(WHY_S) as scope:
             try:
-                await self._walk(path, trail)
+                await follow(fs, deque(filter(None, path.split("/"))), trail)
             except errors.ArtifactFSError as error:
                 absent = isinstance(error, errors.NotFound | errors.NotADirectory)
                 answer.update(exists=False if absent else None, **_told(error))
@@ -119,28 +128,11 @@ class Status:
         if scope.cancelled_caught:
             message = f"not known: there was no answer within {WHY_S:.0f} s"
             answer.update(exists=None, error=errors.TimedOut.__name__, message=message)
+        answer.update(self._waiting(trail[-1][0] if answer["exists"] else path))
         answer.update(self._freshness(trail))
         answer.update(self._last_failure(trail[-1][1].source))
         answer["recent_errors"] = self._errors_about(path)
         return answer
-
-    async def _walk(self, path: str, trail: Trail) -> None:
-        """Add what is on the way to a path; symlinks are followed, except the last."""
-        fs = self._running()
-        todo, links = deque(filter(None, path.split("/"))), 0
-        while todo:
-            name = todo.popleft()
-            if name == "..":
-                del trail[max(1, len(trail) - 1) :]
-                continue
-            # Not the node's own idea of its path: the kernel may never have asked for what is above it.
-            here = f"{trail[-1][0]}/{name}"
-            node = await fs.walk(here)
-            if node.target is not None and todo and links < MAX_LINKS:
-                links += 1
-                todo.extendleft(reversed(node.target.split("/")))
-            else:
-                trail.append((here, node))
 
     def _about(self, node: Node) -> dict[str, Any]:
         fs = self._running()
@@ -150,6 +142,20 @@ class Status:
         if node.kind is Kind.FILE:
             about.update(size=fs.shown_size(node), size_is=facts_of.size_known(node))
         return {**about, "modified": iso(node.mtime_ns)}
+
+    def _waiting(self, path: str) -> dict[str, Any]:
+        """Return what waits at a path, and how much below it."""
+        here, below = path.strip("/"), 0
+        answer: dict[str, Any] = {}
+        for row in queue_of(self._running().writer):
+            if row.path == here:
+                answer.update(
+                    waits_for=row.what, waiting_state=row.state, number=row.number, tries=row.tries,
+                    last_error=row.error or None, next_try_s=row.next_try_s,
+                )  # fmt: skip
+            elif is_below(row.path, here):
+                below += 1
+        return {**answer, "waiting_below": below} if below else answer
 
     def _freshness(self, trail: Trail) -> dict[str, Any]:
         """Return how old the listing is that the end of the trail is in, and why if it could not be renewed."""
@@ -187,14 +193,15 @@ class Status:
         return [
             incident.as_dict()
             for incident in self.observer.incidents
-            if incident.subject.startswith("/") and wanted.startswith(incident.subject.rstrip("/") + "/")
+            if incident.subject.startswith("/")
+            and (wanted.startswith(incident.subject.rstrip("/") + "/") or _is_copy(wanted, incident))
         ]
 
     async def log(self, path: str) -> dict[str, Any]:
         """Return the versions of the artifact that a path shows, newest first."""
         fs = self._running()
         trail: Trail = [("", fs.node(ROOT))]
-        await self._walk(path, trail)
+        await follow(fs, deque(filter(None, path.split("/"))), trail)
         _, node = trail[-1]
         if node.artifact is None:
             message = f"{path} is not part of an artifact"
@@ -222,6 +229,12 @@ class Status:
             message = "the mount is still starting"
             raise errors.Unavailable(message)
         return self.fs
+
+
+def _is_copy(path: str, incident: observe.Incident) -> bool:
+    """Tell whether a path is that of the save that was kept beside another one, as a failure says."""
+    above, _, name = path.strip("/").rpartition("/")
+    return incident.subject.strip("/").rpartition("/")[0] == above and f"kept as {name!r}" in incident.message
 
 
 def _told(error: errors.ArtifactFSError) -> dict[str, Any]:

@@ -75,16 +75,32 @@ class Staging:
 
         One whose records cannot be read now, or were written by a newer artifactfs, is logged and left as it is.
         """
-        found = []
         # A directory that a starting mount has made but not locked yet must not look abandoned.
         with _only_one(base):
-            for root in sorted(base.glob("mount-*")):
-                try:
-                    found.append(cls(root, max_bytes))
-                except BlockingIOError:
-                    pass
-                except (NewerError, OSError) as error:
-                    log.warning("unfinished saves stay in %s, which cannot be taken up: %s", root, error)
+            return cls._ended(base, max_bytes)
+
+    @classmethod
+    @contextlib.contextmanager
+    def for_a_look(cls, base: Path) -> Iterator[list[Staging]]:
+        """Have the directories below ``base`` whose mounts have ended; a mount that begins now waits for the end."""
+        with _only_one(base):
+            found = cls._ended(base, None)
+            try:
+                yield found
+            finally:
+                for staging in found:
+                    staging.close()
+
+    @classmethod
+    def _ended(cls, base: Path, max_bytes: int | None) -> list[Staging]:
+        found = []
+        for root in sorted(base.glob("mount-*")):
+            try:
+                found.append(cls(root, max_bytes))
+            except BlockingIOError:
+                pass
+            except (NewerError, OSError) as error:
+                log.warning("unfinished saves stay in %s, which cannot be taken up: %s", root, error)
         return found
 
     @property

@@ -63,14 +63,15 @@ class Beginner:
         try:
             staged.executable, staged.mtime_ns = node.executable, node.mtime_ns
             if node.content is not None:
-                await self._fill(edit, node.content, copy=copy)
+                await self.fill(edit, node.content, copy=copy)
             edit.base_sha256 = self.sha256_of(node.content)
         except BaseException:
             home.discard(staged)
             raise
         return edit
 
-    async def _fill(self, edit: Edit, content: Content, *, copy: bool) -> None:
+    async def fill(self, edit: Edit, content: Content, *, copy: bool) -> None:
+        """Put a content into the draft of an edit, or only that there was one; it counts as untouched."""
         staged = edit.staged
         if not copy:
             # Only that there was something, so that emptying it is a change; how much, nobody need be asked.

@@ -87,7 +87,7 @@ def of_edit(edit: Edit) -> Record:
         "base": _artifact_text(edit.base), "base_sha256": edit.base_sha256, "local": edit.is_local,
         "executable": edit.staged.executable, "mtime_ns": edit.staged.mtime_ns, "after": behind,
         "instead": edit.backup.number if edit.backup else None,
-        "replaces": edit.replaces.number if edit.replaces else None,
+        "over": edit.over, "replaces": edit.replaces.number if edit.replaces else None,
     }  # fmt: skip
     return _record(edit, what)
 

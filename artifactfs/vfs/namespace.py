@@ -254,9 +254,9 @@ class Namespace:
 
     async def _unlink_in_tree(self, parent: Node, name: str, edit: Edit | None) -> None:
         tree = self.writer.tree(parent)
+        await self.vacate(parent, tree, name)
         if edit is not None:
             await self.writer.orphan(edit)
-        await self.vacate(parent, tree, name)
         self.changed(tree)
 
     async def vacate(self, parent: Node, tree: WorkTree, name: str) -> None:
@@ -289,10 +289,11 @@ class Namespace:
             removal.given_to = None
         elif edit is None or not edit.is_local or edit.base is not None:
             removal = self.removal_of(parent, name, standing(node, edit))
-        if edit is not None:
-            await self.writer.orphan(edit)
         if removal is not None:
             await self.remove_later(removal)
+        if edit is not None:
+            edit.covers = None
+            await self.writer.orphan(edit)
 
     def removal_of(self, parent: Node, name: str, artifact: Artifact) -> Removal:
         """Return the removal of an artifact from its place."""

@@ -132,6 +132,9 @@ class Edit(Job):
         replaces: the removal that this makes unnecessary: of the artifact that had the name a moment ago.
         flight_record: of ``in_flight``, if that is not ``staged``.
         is_ready: it is to be published although somebody has it open for writing.
+        covers: that its name stood for nothing before; so it does again when this goes away.
+        given: bytes that another edit goes on with.
+        over: the number of another edit whose place this has taken; of use only until that is forgotten.
     """
 
     node: Node
@@ -146,6 +149,9 @@ class Edit(Job):
     replaces: Removal | None = None
     flight_record: Record | None = None
     is_ready: bool = False
+    covers: Gone | None = None
+    given: Staged | None = None
+    over: int | None = None
 
     @property
     def in_tree(self) -> bool:
@@ -159,7 +165,10 @@ class Edit(Job):
 
     @property
     def stays_here(self) -> bool:
-        """Tell whether it is of no interest to anybody else, or has no place at its service."""
+        """Tell whether it is of no interest to anybody else, or has no place at its service.
+
+        What a service lists under such a name is saved as any other.
+        """
         return self.is_local and (stays_here(self.path) or self._is_homeless)
 
     @property
@@ -279,11 +288,17 @@ class Overlay:
 
     def show(self, edit: Edit) -> None:
         """Let an edit's name stand for it."""
+        before = (self._level(edit.directory, edit.source) or {}).get(edit.node.name)
+        edit.covers = before if isinstance(before, Gone) else edit.covers if before is edit.node else None
         self.put(edit.directory, edit.source, edit.node.name, edit.node)
 
     def hide(self, edit: Edit) -> None:
-        """Leave an edit's name to the listing."""
+        """Leave an edit's name to what it stood for before."""
+        is_shown = (self._level(edit.directory, edit.source) or {}).get(edit.node.name) is edit.node
         self.drop(edit.directory, edit.source, edit.node.name, edit.node)
+        if is_shown and edit.covers is not None:
+            self.put(edit.directory, edit.source, edit.node.name, edit.covers)
+        edit.covers = None
 
     # -- changes ---------------------------------------------------------------------------------------------
 

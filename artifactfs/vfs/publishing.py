@@ -137,7 +137,7 @@ class Files:
         if saved is not None:
             await self._adopt(saved, draft)
         async with self.context.order, edit.lock:
-            artifact = saved or edit.base
+            artifact, edit.covers = saved or edit.base, None
             if saved is not None and isinstance(edit.directory, Listed):
                 self._show_saved(edit, saved)
             if saved is not None:
@@ -198,6 +198,7 @@ class Files:
         where = self.context.path_of(node)
         async with self.context.order, edit.lock:
             name = self._free_name(edit, wanted)
+            edit.covers = None  # the name is somebody else's now
             overlay.hide(edit)
             overlay.leave(node)
             node.name, node.identity = name, ("draft", edit.source, str(edit.staged.path))

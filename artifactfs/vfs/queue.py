@@ -7,14 +7,16 @@ machine by its nature (litter of editors and desktops) is in no row.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import trio
 
+from artifactfs import errors
 from artifactfs.journal.states import State
-from artifactfs.tree.nodes import Node
-from artifactfs.vfs.overlay import Edit, Gone, Job, WorkTree, join, stays_here
+from artifactfs.tree.nodes import Node, VersionDir
+from artifactfs.vfs.overlay import Edit, Gone, Job, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.writing import Writer
 
 
@@ -51,37 +53,86 @@ class Pending:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One change that waits, and what it is to us.
+
+    Attributes:
+        row: as a person sees it.
+        job: what is published: the change itself, or the tree that it is in.
+        edit: the file that was written, if it is one.
+        at: directory and name in its tree, if it is in one.
+    """
+
+    row: Pending
+    job: Job
+    edit: Edit | None = None
+    at: tuple[str, str] | None = None
+
+
 def queue_of(writer: Writer) -> list[Pending]:
     """Return what waits, oldest first."""
-    rows: list[Pending] = []
-    for edit in writer.overlay.edits.values():
-        if edit.staged.touched and not edit.is_orphan and not edit.stays_here:
-            job = writer.overlay.tree_of(edit.directory, edit.source) or edit
-            rows.append(_row(edit, job, writer.writeback.where(edit) or edit.shown, "save", edit.staged.size))
+    return [item.row for item in items_of(writer)]
+
+
+def items_of(writer: Writer) -> list[Item]:
+    """Return what waits, oldest first, with what it is."""
+    items = [
+        _edited(writer, edit)
+        for edit in writer.overlay.edits.values()
+        if edit.staged.touched and not edit.is_orphan and not edit.stays_here
+    ]
     going = [removal for removal in writer.overlay.removals.values() if removal.given_to is None]
-    rows += [_row(removal, removal, removal.shown, "remove", 0) for removal in going]
+    items += [Item(_row(removal, removal, removal.shown, "remove", 0), removal) for removal in going]
     for tree in writer.overlay.trees.values():
-        rows += _of_tree(writer, tree)
-    return sorted(rows, key=lambda row: -row.age_s)
+        items += _of_tree(writer, tree)
+    return sorted(items, key=lambda item: -item.row.age_s)
 
 
-def _of_tree(writer: Writer, tree: WorkTree) -> list[Pending]:
-    rows = []
+def _edited(writer: Writer, edit: Edit) -> Item:
+    job = writer.overlay.tree_of(edit.directory, edit.source) or edit
+    at = (edit.directory.path, edit.node.name) if isinstance(edit.directory, VersionDir) else None
+    shown = writer.writeback.where(edit) or edit.shown
+    return Item(_row(edit, job, shown, "save", edit.staged.size), job, edit, at)
+
+
+def _of_tree(writer: Writer, tree: WorkTree) -> list[Item]:
+    items = []
     for path, name, entry in tree.entries():
         is_edit = isinstance(entry, Node) and entry.ino in writer.overlay.edits
         if is_edit or stays_here(join(path, name)):
             continue
         what = "remove" if isinstance(entry, Gone) else "make" if entry.content is None else "move"
-        rows.append(_row(tree, tree, f"{tree.shown}/{join(path, name)}", what, 0))
-    return rows
+        number = tree.records.get((path, name), tree.number)
+        row = _row(tree, tree, f"{tree.shown}/{join(path, name)}".lstrip("/"), what, 0, number)
+        items.append(Item(row, tree, at=(path, name)))
+    return items
 
 
-def _row(own: Job, job: Job, path: str, what: str, size: int) -> Pending:
+def _row(own: Job, job: Job, path: str, what: str, size: int, number: int | None = None) -> Pending:
     is_open = isinstance(own, Edit) and own.staged.writers > 0
     state = State.OPEN if is_open else State.PUBLISHING if job.under_way is not None else job.state
     planned = None if job.due_at == float("inf") else max(0.0, round(job.due_at - trio.current_time(), 1))
     age_s = round(time.time() - own.since_ns / 1e9, 1) if own.since_ns else 0.0
     return Pending(
-        f"{own.home.root.name}/{own.number}", own.source, path, what, state.value, size, job.tries, age_s, planned,
-        job.error,
+        f"{own.home.root.name}/{number or own.number}", own.source, path, what, state.value, size, job.tries, age_s,
+        planned, job.error,
     )  # fmt: skip
+
+
+def chosen(items: Iterable[Item], below: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Item]:
+    """Return those at or below one of some paths, and those of some numbers; everything if neither is given.
+
+    Raises:
+        InvalidRequest: nothing, or more than one change, has a number.
+    """
+    known = list(items)
+    if not below and not numbers:
+        return known
+    found = [item for item in known if any(is_below(item.row.path, path) for path in below)]
+    for number in numbers:
+        named = [item for item in known if item.row.number == number or item.row.number.endswith(f"/{number}")]
+        if len(named) != 1:
+            raise errors.InvalidRequest(f"{'more than one' if named else 'no'} waiting change has the number {number}")
+        found += [item for item in named if item not in found]
+    return found

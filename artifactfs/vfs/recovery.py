@@ -28,7 +28,7 @@ Left = tuple[Record, Staged | None]
 
 async def recover(writer: Writer, source: str, home: Staging) -> int:
     """Take over the changes of a mount of a source that has ended; return how many."""
-    left = await trio.to_thread.run_sync(home.left_over)
+    left = await trio.to_thread.run_sync(_living, home)
     work = _Recovery(writer, source, home)
     # A change needs what it was made on: trees before the names in them, removals before what has taken their names.
     for kind in (intents.TREE, intents.NAME, intents.REMOVAL, intents.FILE):
@@ -41,6 +41,22 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
     for tree in work.trees.values():
         writer.writeback.schedule_tree(tree)
     return work.taken
+
+
+def _living(home: Staging) -> list[Left]:
+    """Return what was left, without what something else has taken the place of and was only not forgotten yet.
+
+    What goes on from bytes that were being published comes after those.
+    """
+    left = home.left_over()
+    whats = [record.what for record, _ in left if record.what.get("kind") == intents.FILE]
+    kept = {int(what["after"]) for what in whats if what["after"] is not None}
+    dead = {int(what[by]) for what in whats for by in ("over", "instead") if what[by] is not None} - kept
+    for record, staged in left:
+        if record.number in dead and staged is not None:
+            home.discard(staged)
+    living = [(record, staged) for record, staged in left if record.number not in dead]
+    return sorted(living, key=lambda one: (one[0].what.get("after") is not None, one[0].number))
 
 
 class _Recovery:
@@ -117,13 +133,6 @@ class _Recovery:
             # Written to while the other bytes were being published: those first, then these.
             earlier.in_flight, earlier.staged = earlier.staged, staged
             self.edits[record.number] = earlier
-            return
-        replaced = self.edits.get(int(what["instead"])) if what["instead"] is not None else None
-        if replaced is not None:
-            # Written again, and made durable; what was acknowledged before was not forgotten yet.
-            self.home.discard(replaced.staged)
-            replaced.staged, replaced.number = staged, record.number
-            self.edits[record.number] = replaced
             return
         directory = intents.spot_of(what, self.source)
         if isinstance(directory, VersionDir):

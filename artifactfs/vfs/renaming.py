@@ -100,8 +100,9 @@ class Renamer:
         async with self.namespace.alone(move.node, move.target):
             tree = self.writer.tree(move.new_parent)
             replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
-            if replaced is not None:
-                await self.writer.orphan(replaced)
+            moved = self.overlay.edits.get(move.node.ino)
+            if moved is not None and replaced is not None:
+                moved.over = replaced.number
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
             for parent, child in ((move.old_parent, move.node), *below):
                 await self._detach(parent, child)
@@ -109,6 +110,8 @@ class Renamer:
             for parent, child in below:
                 records += self._put(tree, parent, child.name, child)
             await self._write(tree, records)
+            if replaced is not None:
+                await self.writer.orphan(replaced)
             await self.namespace.vacate(move.old_parent, tree, move.old_name)
             await self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
             self.namespace.changed(tree)
@@ -166,6 +169,7 @@ class Renamer:
             tree.opaque.add(path)
         tree.names.setdefault(place.path, {})[name] = node
         if edit is not None:
+            edit.shown = join(tree.shown, path) if tree.shown else edit.shown
             return [intents.of_edit(edit)] if edit.staged.sealed else []
         tree.records.setdefault((place.path, name), tree.home.next_number())
         return [intents.of_name(tree, place.path, name, node)]
@@ -211,15 +215,38 @@ class Renamer:
         else:
             self._stand_for(edit, target, replaced)
         if replaced is not None:
-            await self.writer.orphan(replaced)
+            edit.over = replaced.number
         self.overlay.show(edit)
-        await self.writer.seal_again(edit)
+        await self.writer.seal_again(edit)  # before the other is forgotten: a crash in between must find one of them
+        if replaced is not None:
+            await self.writer.orphan(replaced)
         if not edit.staged.writers:
             self.writer.writeback.schedule(edit)
+
+    @staticmethod
+    def _inherit(edit: Edit, replaced: Edit) -> bool:
+        """Go on with a save that nobody knows the end of; return whether there was one.
+
+        It is published first, as what it was: else its outcome would look like somebody else's change.
+        """
+        if not replaced.tries or edit.tries or edit.home is not replaced.home:
+            return False
+        flight = replaced.in_flight or replaced.staged
+        if flight.writers:
+            return False
+        edit.in_flight = replaced.given = flight
+        edit.flight_record = replaced.flight_record or intents.of_edit(replaced)
+        edit.flight_record.number = flight.number
+        edit.tries, edit.facts = replaced.tries, replaced.facts
+        edit.base, edit.base_sha256, edit.is_local = replaced.base, replaced.base_sha256, replaced.is_local
+        edit.node.artifact = replaced.node.artifact
+        return True
 
     def _stand_for(self, edit: Edit, target: Node | None, replaced: Edit | None) -> None:
         """Let an edit in a listed directory be the next version of what has its name, if anything has."""
         node = edit.node
+        if replaced is not None and self._inherit(edit, replaced):
+            return
         if target is not None and not (replaced and replaced.is_local):
             edit.base, edit.is_local = changeable(target), False
             edit.base_sha256 = (

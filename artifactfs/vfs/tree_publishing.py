@@ -64,9 +64,16 @@ class TreePublisher:
     def has_work(self, tree: WorkTree) -> bool:
         """Tell whether there is something in a tree that its next version would show."""
         return any(
-            not stays_here(join(path, name)) and (isinstance(entry, Gone) or self._is_ready(entry))
+            self._leaves(path, name, entry) and (isinstance(entry, Gone) or self._is_ready(entry))
             for path, name, entry in tree.entries()
         )
+
+    def _leaves(self, path: str, name: str, entry: Node | Gone) -> bool:
+        """Tell whether what stands at a name is of interest to others, too."""
+        if isinstance(entry, Gone):
+            return True  # of what the service has
+        edit = self.context.overlay.edits.get(entry.ino)
+        return not (edit.stays_here if edit is not None else stays_here(join(path, name)))
 
     def _is_ready(self, node: Node) -> bool:
         edit = self.context.overlay.edits.get(node.ino)
@@ -78,7 +85,7 @@ class TreePublisher:
         """Return what would be in the next version of a tree, hashed; bytes that are hashed are not written to."""
         found: list[Taken] = []
         for path, name, entry in list(tree.entries()):
-            if stays_here(join(path, name)):
+            if not self._leaves(path, name, entry):
                 continue
             if isinstance(entry, Gone):
                 found.append(Taken(path, name, entry, None))
@@ -92,7 +99,8 @@ class TreePublisher:
         return found
 
     @staticmethod
-    def _wanted(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:
+    def wants(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:
+        """Return what names of a tree shall be, where its other files are ``members``."""
         wanted: dict[str, Wanted] = {one.at: None for one in taken if one.wanted is None}
         for directory in tree.opaque:
             # What the base has below a directory that was made anew is not in it.
@@ -108,7 +116,7 @@ class TreePublisher:
         if _version(head) != _version(tree.base):
             now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
             base = self._with_sent(tree, base, now)
-        wanted = self._wanted(tree, taken, {**base, **now} if now is not base else base)
+        wanted = self.wants(tree, taken, {**base, **now} if now is not base else base)
         return await trio.to_thread.run_sync(
             merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
         ), wanted
@@ -116,13 +124,13 @@ class TreePublisher:
     @staticmethod
     def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
         """Return the base with what an earlier try of ours made of it, as far as that is what is there now."""
-        sent: dict[str, str | None] = json.loads(tree.facts.get("sent", "{}"))
+        sent: dict[str, list[str | None]] = json.loads(tree.facts.get("sent", "{}"))
         known = dict(base)
-        for path, sha256 in sent.items():
+        for path, hashes in sent.items():
             member = now.get(path)
-            if sha256 is None and member is None:
+            if member is None and None in hashes:
                 known.pop(path, None)
-            elif member is not None and sha256 is not None and _hash(member) == sha256:
+            elif member is not None and _hash(member) in hashes:
                 known[path] = member
         return known
 
@@ -143,21 +151,36 @@ class TreePublisher:
             attempt = await self._start(tree, taken)
             saved, merged = await self._save(tree, taken, attempt)
             tree.facts = attempt.record.facts
-        except BaseException:
+            async with self.context.order:
+                await self._settle(tree, saved, taken, merged)
+        finally:
             for one in taken:
                 if one.edit is not None and one.edit.in_flight is one.edit.staged:
                     one.edit.in_flight = None
-            raise
-        async with self.context.order:
-            await self._settle(tree, saved, taken, merged)
+            await self._forget_orphans(tree, taken)
         self.context.saved(tree.source)
+
+    async def _forget_orphans(self, tree: WorkTree, taken: list[Taken]) -> None:
+        """Delete the bytes of files that were removed while they were being read."""
+        with trio.CancelScope(shield=True):
+            for one in taken:
+                if one.edit is None or one.staged is None or not one.edit.is_orphan:
+                    continue
+                if one.edit.node.handles or one.staged.writers:
+                    await trio.to_thread.run_sync(tree.home.unlink, one.staged)
+                else:
+                    self.context.overlay.let_go(one.edit)
+                    await trio.to_thread.run_sync(tree.home.discard, one.staged)
 
     async def _start(self, tree: WorkTree, taken: list[Taken]) -> Try:
         is_first = tree.tries == 0
         tree.tries += 1
         tree.state = begun(tree.state)
-        sent = json.loads(tree.facts.get("sent", "{}"))
-        sent.update({one.at: None if one.wanted is None else _hash(one.wanted) for one in taken})
+        sent: dict[str, list[str | None]] = json.loads(tree.facts.get("sent", "{}"))
+        for one in taken:
+            known, new = sent.setdefault(one.at, []), None if one.wanted is None else _hash(one.wanted)
+            if new not in known:
+                known.append(new)
         tree.facts["sent"] = json.dumps(sent)
         record = intents.of_tree(tree)
         await trio.to_thread.run_sync(tree.home.journal.put, record)
@@ -207,7 +230,7 @@ class TreePublisher:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
-        await self._write_down(tree, dropped)
+        await self.write_down(tree, dropped)
         for staged in done:
             await trio.to_thread.run_sync(tree.home.discard, staged)
         self._tell_conflicts(tree, merged)
@@ -228,32 +251,33 @@ class TreePublisher:
         self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None, dropped: list[int],
         done: list[Staged],
     ) -> None:  # fmt: skip
-        overlay, names = self.context.overlay, tree.names.setdefault(one.path, {})
+        names = tree.names.setdefault(one.path, {})
         is_there = names.get(one.name) is one.entry
         if not is_there and one.wanted is not None and one.name not in names:
             # Taken away since: what was just published under it is not shown.
             names[one.name] = Gone(one.at)
             tree.records[one.path, one.name] = tree.home.next_number()
-        if isinstance(one.entry, Gone) or one.edit is None:
-            if is_there:
-                del names[one.name]
-                if (number := tree.records.pop((one.path, one.name), None)) is not None:
-                    dropped.append(number)
-        elif one.edit.staged is one.staged and is_there:
-            if (covered := tree.records.pop((one.path, one.name), None)) is not None:
-                dropped.append(covered)
-            node = one.entry
-            node.mtime_ns = one.edit.staged.mtime_ns or node.mtime_ns
-            node.size, node.executable = Exact(one.edit.staged.size), one.edit.staged.executable
-            overlay.let_go(one.edit)
-        elif one.edit.in_flight is one.staged:
-            one.edit.in_flight = None
-        if one.staged is not None and (one.edit is None or one.edit.staged is not one.staged or is_there):
-            done.append(one.staged)
-        if is_there and isinstance(one.entry, Node) and (one.edit is None or one.edit.staged is one.staged):
+        is_last = one.edit is None or one.edit.staged is one.staged
+        if is_there and is_last:
+            if (number := tree.records.pop((one.path, one.name), None)) is not None:
+                dropped.append(number)
+            if one.edit is not None:
+                self._end(one.edit)
+            names.pop(one.name, None)
             self._become(one, levels, merged)
+        elif one.edit is not None and one.edit.in_flight is one.staged:
+            one.edit.in_flight = None
+        if one.staged is not None and (is_there or not is_last):
+            done.append(one.staged)
         if not names:
             tree.names.pop(one.path, None)
+
+    def _end(self, edit: Edit) -> None:
+        """Let an edit be over that is in a version now."""
+        edit.node.mtime_ns = edit.staged.mtime_ns or edit.node.mtime_ns
+        edit.node.size, edit.node.executable = Exact(edit.staged.size), edit.staged.executable
+        edit.covers = None
+        self.context.overlay.let_go(edit)
 
     def _become(self, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
         node, path = one.entry, one.at
@@ -273,7 +297,7 @@ class TreePublisher:
             node.name = name
         self.context.overlay.become(node, listed)
 
-    async def _write_down(self, tree: WorkTree, dropped: list[int]) -> None:
+    async def write_down(self, tree: WorkTree, dropped: list[int]) -> None:
         """Make durable what is left of the changes of a tree."""
         edits = self.context.overlay.edits
         own = [

@@ -94,12 +94,13 @@ class WriteBack:
 
     def schedule(self, edit: Edit) -> None:
         """Publish an edit that nobody writes to any more, when nothing has happened to it for a moment."""
-        edit.shown = self.context.path_of(edit.node)
+        edit.shown = self.where(edit)
         if edit.stays_here or edit.is_orphan:
             edit.due_at = math.inf
         elif isinstance(edit.directory, VersionDir):
             tree = self.overlay.tree_of(edit.directory, edit.source)
             if tree is not None:
+                tree.shown = tree.shown or edit.shown.removesuffix(edit.path).rstrip("/")
                 self.schedule_tree(tree, self._pause(edit))
         else:
             edit.due_at = trio.current_time() + self._pause(edit)
@@ -282,14 +283,12 @@ class WriteBack:
         finally:
             edit.is_ready = False
 
-    def hurry(self, below: str = "") -> None:
-        """Publish what is below a path now, refused changes too; what is open for writing is left alone."""
-        now = trio.current_time()
-        for job in self.overlay.jobs():
-            if self.is_wanted(job, below):
-                self._failing.pop(job.source, None)
-                if job.under_way is None and not (isinstance(job, Edit) and job.staged.writers):
-                    job.due_at = min(job.due_at, now)
+    def hurry(self, below: str = "", *jobs: Job) -> None:
+        """Publish some changes now, or what is below a path; refused ones too, not what is open for writing."""
+        for job in jobs or [job for job in self.overlay.jobs() if self.is_wanted(job, below)]:
+            self._failing.pop(job.source, None)
+            if job.under_way is None and not (isinstance(job, Edit) and job.staged.writers):
+                job.due_at = min(job.due_at, trio.current_time())
         self.wake()
 
     def unsettled(self, below: str, since: float) -> list[Job]:

@@ -113,9 +113,14 @@ class Writer:
             fresh = await trio.to_thread.run_sync(edit.home.clone, old) if copy else edit.home.open()
             fresh.executable, fresh.mtime_ns = old.executable, old.mtime_ns
             fresh.touched, fresh.dirty, fresh.uncopied = False, False, 0 if copy else 1
-            edit.staged, edit.number, edit.state = fresh, fresh.number, after(edit.state, Event.WRITE)
-            if edit.in_flight is not old:
+            if edit.in_flight is None and edit.tries:
+                # Nobody knows what became of these: that is found out first, or they would look like somebody else's.
+                edit.in_flight = old
+                edit.flight_record = intents.of_edit(edit)
+                edit.flight_record.number = old.number
+            elif edit.in_flight is not old:
                 edit.backup = old
+            edit.staged, edit.number, edit.state = fresh, fresh.number, after(edit.state, Event.WRITE)
 
     def create(self, parent: Node, name: str, *, executable: bool) -> Edit:
         """Begin a new file: a name that only this mount knows, saved when its writers are done."""
@@ -257,7 +262,8 @@ class Writer:
         removal = edit.replaces
         if removal is not None and not removal.is_under_way:
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
-            edit.replaces = None
+            edit.replaces, edit.is_local, edit.covers = None, False, None
+            edit.node.artifact = removal.artifact
             for at in [at for at, found in self.overlay.removals.items() if found is removal]:
                 del self.overlay.removals[at]
 
@@ -346,18 +352,28 @@ class Writer:
         """Take the name of an edit away; its bytes go when nobody has it open."""
         edit.is_orphan = True
         self.overlay.hide(edit)
-        await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
+        if self._is_being_read(edit):
+            await trio.to_thread.run_sync(lambda: edit.home.journal.put(drop=[edit.staged.number]))
+        elif edit.staged is not edit.given:
+            await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
         for earlier in (edit.backup, edit.in_flight):
-            if earlier is not None and earlier is not edit.staged and not edit.is_under_way:
+            if earlier not in {None, edit.staged, edit.given} and not edit.is_under_way:
                 await trio.to_thread.run_sync(edit.home.discard, earlier)
         self.collect(edit.node)
+
+    def _is_being_read(self, edit: Edit) -> bool:
+        """Tell whether the bytes of an edit are in the version of a tree that is just being made."""
+        tree = self.overlay.tree_of(edit.directory, edit.source)
+        return tree is not None and tree.is_under_way and edit.in_flight is edit.staged
 
     def collect(self, node: Node) -> None:
         """Drop an orphan that nobody has open any more."""
         edit = self.overlay.edits.get(node.ino)
-        if edit is not None and edit.is_orphan and node.handles == 0 and edit.staged.writers == 0:
+        if edit is None or not edit.is_orphan or self._is_being_read(edit):
+            return
+        if node.handles == 0 and edit.staged.writers == 0:
             self.overlay.let_go(edit)
-            if not edit.is_under_way:
+            if not edit.is_under_way and edit.staged is not edit.given:
                 edit.home.discard(edit.staged)
 
     async def finish(self) -> None:

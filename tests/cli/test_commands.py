@@ -38,7 +38,26 @@ def test_alone_it_explains_itself(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["mount", "umount", "status", "why", "log", "source list", "source test", "serve", "doctor"]
+    "command",
+    [
+        "mount",
+        "umount",
+        "status",
+        "why",
+        "log",
+        "flush",
+        "commit",
+        "diff",
+        "restore",
+        "pending list",
+        "pending retry",
+        "pending discard",
+        "pending export",
+        "source list",
+        "source test",
+        "serve",
+        "doctor",
+    ],
 )
 def test_every_command_has_help(environ: dict[str, str], command: str) -> None:
     """What it does and its options; nothing that is only for the program itself."""
@@ -61,6 +80,10 @@ def test_every_command_has_help(environ: dict[str, str], command: str) -> None:
         (["completion", "tcsh"], "should be one of bash, zsh, fish"),
         (["completion", "powershell"], "should be one of bash, zsh, fish"),
         (["why"], "Missing argument"),
+        (["commit", "x"], "a version needs a message"),
+        (["restore", "x"], "Missing argument"),
+        (["umount", "--wait", "1", "--no-wait"], "says the opposite of --wait"),
+        (["mount", "--publish-delay", "-1"], "is not in the range"),
         (["status", "a", "b"], "unexpected extra argument"),
     ],
 )
@@ -72,11 +95,11 @@ def test_wrong_usage_is_2_and_says_what_is_right(environ: dict[str, str], argume
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["why", "log", "status"])
+@pytest.mark.parametrize("command", ["why", "log", "status", "flush", "diff", "pending list", "pending retry"])
 def test_a_path_in_no_mount_is_3(environ: dict[str, str], tmp_path: Path, command: str) -> None:
     """Existing or not; the message says where to look."""
     for path in (tmp_path, tmp_path / "not there", Path("/")):
-        done = artifactfs(environ, command, str(path), check=False)
+        done = artifactfs(environ, *command.split(), str(path), check=False)
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr == f"artifactfs: {path} is not in a mount of artifactfs (see `artifactfs status`)\n"
 

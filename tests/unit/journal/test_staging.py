@@ -122,6 +122,29 @@ def test_only_abandoned_directories_are_taken(tmp_path: Path):
         staging.close()
 
 
+def test_who_looks_takes_nothing_away_from_a_mount_that_begins_meanwhile(staging: Staging):
+    """It waits for the end of the look, instead of beginning without what the last mount left."""
+    sealed(staging).close()
+    staging.close()
+    base, taken, begun = staging.root.parent, list[Staging](), threading.Event()
+
+    def start() -> None:
+        begun.set()
+        taken.extend(Staging.abandoned(base))
+
+    mount = threading.Thread(target=start)
+    with Staging.for_a_look(base) as found:
+        assert [len(one.journal.load()) for one in found] == [1]
+        mount.start()
+        begun.wait()
+        mount.join(0.2)
+        assert taken == []
+    mount.join()
+    assert [len(one.journal.load()) for one in taken] == [1]
+    for one in taken:
+        one.close()
+
+
 def test_numbers_are_not_used_twice(staging: Staging, tmp_path: Path):
     """A directory that is taken over goes on counting where its mount stopped, drafts and other records alike."""
     sealed(staging).close()
