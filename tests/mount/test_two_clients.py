@@ -128,6 +128,8 @@ class Trees(Programs):
         self.dirs, self.links = set(self.tops), {}
         self.view = dict(self.truth())
         self.ledger.settle(self.view.items())
+        for name in self.view:
+            self.check_name(name)
 
     @property
     def folder(self) -> Path:

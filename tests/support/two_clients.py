@@ -72,7 +72,7 @@ class TwoClients(RuleBasedStateMachine):
         self.foggy: set[str] = set()
         self.acted: set[str] = set()
         self.handles: list[tuple[int, str | None]] = []
-        self.failing, self.healed_at = False, -math.inf
+        self.failing, self.lossy, self.healed_at = False, False, -math.inf
         self.done: list[str] = []
         self.began = time.monotonic()
         self.begin()
@@ -84,7 +84,8 @@ class TwoClients(RuleBasedStateMachine):
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Look at the mount for the first time."""
+        """Look at the mount for the first time: what was never seen is not there while the service fails."""
+        self.listing()
 
     def truth(self) -> list[tuple[str, bytes]]:
         """Return the names and contents that the service has."""
@@ -116,7 +117,7 @@ class TwoClients(RuleBasedStateMachine):
     def read(self, name: str) -> bytes | None:
         try:
             return self.real(name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def shows(self, name: str) -> bool:
@@ -170,7 +171,7 @@ class TwoClients(RuleBasedStateMachine):
 
     def is_weather(self, error: OSError) -> bool:
         """Tell whether an error is what a program may be told while the service fails, and a moment longer."""
-        stormy = self.failing or time.monotonic() < self.healed_at + BELIEVED_S
+        stormy = self.failing or self.lossy or time.monotonic() < self.healed_at + BELIEVED_S
         return stormy and error.errno in WEATHER
 
     def told(self, name: str, act: Callable[[], None], data: bytes | None = None, *more: int) -> bool:
@@ -233,6 +234,7 @@ class TwoClients(RuleBasedStateMachine):
     def service_loses_answers(self) -> None:
         assert self.lab
         self.did("service loses answers")
+        self.lossy = True
         for method in ("POST", "PUT"):
             self.lab.fault("", lose_answer=True, method=method, times=1)
 
@@ -256,8 +258,9 @@ class TwoClients(RuleBasedStateMachine):
         while answer["left"] and time.monotonic() < end:
             answer = ask(self.mount, verb="flush", path="", since=answer["since"])
         self.check_pending(answer["pending"])
-        if self.lab is not None:
+        if self.lossy and self.lab is not None:
             self.lab.heal()
+            self.lossy, self.healed_at = False, time.monotonic()
         self.check_truth()
 
     def check_pending(self, pending: list[dict[str, Any]]) -> None:
