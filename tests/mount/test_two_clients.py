@@ -172,10 +172,9 @@ class Trees(Programs):
                     shown = {f"{n} {to}" for n, to in links.items() if n.startswith(f"{top}/")}
                     assert shown == mine, (shown, mine)
 
-    def check_pending(self, pending: list[dict[str, Any]]) -> None:
+    def left(self, pending: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """VM0 tells versions apart by their files alone: directories and symlinks wait for the next file."""
-        left = [row for row in pending if self.service != "vm0" or row["what"] == "save"]
-        super().check_pending(left)
+        return [row for row in pending if self.service != "vm0" or row["what"] == "save"]
 
     def check_truth(self) -> None:
         was_foggy = bool(self.foggy)
