@@ -34,6 +34,10 @@ class Programs(TwoClients):
         """Tell whether a rename is one, and no copy."""
         return old != new
 
+    def write(self, name: str, data: bytes) -> None:
+        """Empty a file and write to it, or create it."""
+        self.real(name).write_bytes(data)
+
     def temporary_of(self, name: str, how: str, pick: int) -> str:
         """Return the temporary name that a program saves a name by."""
         above, slash, _ = name.rpartition("/")
@@ -66,7 +70,7 @@ class Programs(TwoClients):
     def save(self, pick: int, size: int) -> None:
         """Empty it and write, or create it."""
         name, data = self.some(pick), self.ledger.fresh("m", size)
-        if self.told(name, lambda: self.real(name).write_bytes(data) and None, data, *OTHERWISE):
+        if self.told(name, lambda: self.write(name, data), data, *OTHERWISE):
             self.replaced(name, data)
 
     @rule(pick=picks, size=sizes, where=st.sampled_from(("end", "middle", "all", "cut")))
@@ -136,7 +140,7 @@ class Programs(TwoClients):
         self.check_listing()
         if size is not None:
             data = self.ledger.fresh("m", size)
-            if self.told(name, lambda: self.real(name).write_bytes(data) and None, data, *OTHERWISE):
+            if self.told(name, lambda: self.write(name, data), data, *OTHERWISE):
                 self.replaced(name, data)
 
     @precondition(lambda self: self.has_names)
