@@ -186,6 +186,6 @@ def test_a_tree_is_what_was_done_to_it(steps: list[tuple[str, Any, Any]]):
 @settings(max_examples=60)
 @given(FILE_STEPS)
 def test_files_are_what_was_done_to_them(steps: list[tuple[str, Any, Any]]):
-    """Artifacts of their own: whatever is done, published, lost and killed, there is no conflict and nothing is lost."""
+    """Artifacts of their own: whatever is done, published, lost and killed, nothing is lost or doubled."""
     with tempfile.TemporaryDirectory() as where:
         run(tell, Path(where), "w", steps)
