@@ -7,6 +7,7 @@ next mount may begin offline. What cannot be read raises ``ValueError``, and its
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 from artifactfs.journal.drafts import Staged
@@ -85,10 +86,11 @@ def of_edit(edit: Edit, staged: Staged | None = None) -> Record:
     own = staged or edit.staged
     behind = edit.in_flight.number if edit.in_flight and edit.in_flight is not own else None
     what = {
-        "kind": FILE, **_spot(edit.directory), "name": edit.node.name,
-        "base": _artifact_text(edit.base), "base_sha256": edit.base_sha256, "local": edit.is_local,
-        "after": behind, "instead": edit.backup.number if edit.backup and edit.backup is not own else None,
-        "over": edit.over, "replaces": edit.replaces.number if edit.replaces else None,
+        "kind": FILE, **_spot(edit.directory), "name": edit.node.name, "base": _artifact_text(edit.base),
+        "base_sha256": edit.base_sha256, "local": edit.is_local, "after": behind,
+        "instead": edit.backup.number if edit.backup and edit.backup is not own else None,
+        "over": list(edit.over), "doomed": edit.doomed, "at_ns": time.time_ns(),
+        "replaces": edit.replaces.number if edit.replaces else None,
     }  # fmt: skip
     record = _record(edit, what)
     record.number, record.executable, record.mtime_ns = own.number, own.executable, own.mtime_ns

@@ -146,7 +146,7 @@ class WriteBack:
         for job in sorted(jobs, key=lambda job: job.tries // PATIENCE):
             is_failing = job.source in self._failing
             lanes = 1 if is_failing or job.source in waited else LANES
-            if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
+            if isinstance(job, Edit) and job.in_flight is None and (job.staged.writers or not job.staged.sealed):
                 continue  # it is due when it is closed
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
