@@ -62,6 +62,17 @@ def changeable(node: Node) -> Artifact:
     return node.artifact
 
 
+def standing(node: Node, edit: Edit | None) -> Artifact:
+    """Return the artifact that goes when the name of a listed file does: of a file made in its place, the one before.
+
+    Raises:
+        ReadOnly: it cannot be changed.
+    """
+    if edit is not None and edit.is_local and edit.base is not None:
+        return edit.base
+    return changeable(node)
+
+
 @dataclass(slots=True)
 class Namespace:
     """Changes of names for the sources that take writes."""
@@ -284,11 +295,8 @@ class Namespace:
         if edit is not None and edit.replaces is not None:
             removal, edit.replaces = edit.replaces, None
             removal.given_to = None
-        elif edit is not None and edit.is_local:
-            # Of an artifact that was removed here before and went on with this: that is still there.
-            removal = self.removal_of(parent, name, edit.base) if edit.base is not None else None
-        else:
-            removal = self.removal_of(parent, name, changeable(node))
+        elif edit is None or not edit.is_local or edit.base is not None:
+            removal = self.removal_of(parent, name, standing(node, edit))
         if edit is not None and edit.tries:
             removal = None  # what it has become is found out first, and then that is removed
             if edit.in_flight in {None, edit.staged} and node.handles:

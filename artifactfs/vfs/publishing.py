@@ -60,6 +60,9 @@ class Files:
         Raises:
             ArtifactFSError, OSError: it was not saved, and is kept.
         """
+        if edit.doomed:
+            await self._find_out(edit)
+            return
         await self._follow_removal(edit)
         attempt = await self._start(edit)
         flight = edit.in_flight or edit.staged
@@ -67,33 +70,36 @@ class Files:
         try:
             saved = await self._put(edit, draft, attempt)
         except OVERTAKEN as error:
-            if edit.doomed:
-                await self._take_back(edit, edit.base)
-            else:
-                await self._keep_beside(edit, error)
+            await self._keep_beside(edit, error)
         except errors.NotFound:
-            if edit.doomed:
-                await self._take_back(edit, None)
-            elif edit.base is None:
+            if edit.base is None:
                 self._landed(edit, attempt)
                 raise
-            else:
-                await self._make_again(edit)
+            await self._make_again(edit)
         except Exception as error:
             self._landed(edit, attempt)
-            is_refused = isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES)
-            if is_refused and edit.doomed:
-                await self._take_back(edit, edit.base)
-                return
-            if is_refused:
+            if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
                 await self._superseded(edit)
             raise
         else:
-            if edit.doomed:
-                await self._take_back(edit, saved or edit.base)
-            else:
-                await self._received(edit, flight, draft, saved)
+            await self._received(edit, flight, draft, saved)
             self.context.saved(edit.source)
+
+    async def _find_out(self, edit: Edit) -> None:
+        """Carry a save out whose name was taken away, or find that it was carried out, and have it removed."""
+        attempt = await self._start(edit)
+        draft = await trio.to_thread.run_sync(edit.staged.draft, edit.base_sha256)
+        artifact = edit.base
+        try:
+            artifact = await self._put(edit, draft, attempt) or edit.base
+        except PASSES:
+            self._landed(edit, attempt)
+            raise
+        except errors.NotFound:
+            artifact = None
+        except errors.ArtifactFSError as error:
+            log.info("a save that was removed again had not been made: %s", error)
+        await self._take_back(edit, artifact)
 
     async def _follow_removal(self, edit: Edit) -> None:
         """Let a new file whose name is being given up wait for that; if that failed, go on with what has the name."""

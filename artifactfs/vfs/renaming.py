@@ -7,6 +7,7 @@ tree a rename is durable here and published with the next version; an artifact i
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import trio
@@ -19,7 +20,7 @@ from artifactfs.providers.base import Change
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.namespace import Namespace, changeable
+from artifactfs.vfs.namespace import Namespace, changeable, standing
 from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.writing import Writer
 
@@ -103,6 +104,8 @@ class Renamer:
             if moved is not None and replaced is not None:
                 moved.replace(replaced)
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
+            for parent, child in ((move.old_parent, move.node), *below):
+                await self._detach(parent, child)
             records = self._put(tree, move.new_parent, move.new_name, move.node)
             for parent, child in below:
                 records += self._put(tree, parent, child.name, child)
@@ -139,6 +142,14 @@ class Renamer:
             if entry.kind is Kind.DIRECTORY:
                 found += await self._all_below(entry)
         return found
+
+    async def _detach(self, parent: Node, node: Node) -> None:
+        """Let the version that lists a node keep it as it is: the inode goes on under another name."""
+        if self.overlay.hides_base(parent):
+            return
+        listed = (await self.directories.children(parent)).children
+        if listed.get(node.name) is node:
+            listed[node.name] = copy(node)
 
     def _put(self, tree: WorkTree, parent: Node, name: str, node: Node) -> list[Record]:
         """Let a node stand at a name of a tree; return what has to be written down of it."""
@@ -231,6 +242,9 @@ class Renamer:
             node.artifact, node.tree_path = target.artifact, target.tree_path
             return
         edit.base = replaced.base if replaced else None
+        if replaced is not None and replaced.base is None:
+            # A try of it may have reached the service in spite of its failure: what that made is this one's.
+            edit.tries, edit.facts = replaced.tries, dict(replaced.facts)
         edit.is_local, node.artifact, node.tree_path = True, None, ""
         if replaced is not None and replaced.replaces is not None:
             edit.replaces, replaced.replaces = replaced.replaces, None
@@ -243,8 +257,7 @@ class Renamer:
     async def _rename_artifact(self, move: Move) -> None:
         node, old, new = move.node, move.old_parent.directory, move.new_parent.directory
         edit = self.overlay.edits.get(node.ino)
-        # A name that was given up and taken again goes on with its artifact.
-        artifact = edit.base if edit is not None and edit.is_local and edit.base is not None else changeable(node)
+        artifact = standing(node, edit)
         if not isinstance(old, Listed) or not isinstance(new, Listed):
             raise errors.CrossesArtifacts
         publisher = self.writer.publisher(node.source)
