@@ -7,6 +7,7 @@ next mount may begin offline. What cannot be read raises ``ValueError``, and its
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 from artifactfs.journal.records import Record
@@ -83,11 +84,11 @@ def of_edit(edit: Edit) -> Record:
     """Return the record of a file that was written."""
     behind = edit.in_flight.number if edit.in_flight and edit.in_flight is not edit.staged else None
     what = {
-        "kind": FILE, **_spot(edit.directory), "name": edit.node.name,
-        "base": _artifact_text(edit.base), "base_sha256": edit.base_sha256, "local": edit.is_local,
-        "executable": edit.staged.executable, "mtime_ns": edit.staged.mtime_ns, "after": behind,
-        "instead": edit.backup.number if edit.backup else None,
-        "over": edit.over, "replaces": edit.replaces.number if edit.replaces else None,
+        "kind": FILE, **_spot(edit.directory), "name": edit.node.name, "base": _artifact_text(edit.base),
+        "base_sha256": edit.base_sha256, "local": edit.is_local, "executable": edit.staged.executable,
+        "mtime_ns": edit.staged.mtime_ns, "after": behind, "instead": edit.backup.number if edit.backup else None,
+        "over": list(edit.over), "doomed": edit.doomed, "at_ns": time.time_ns(),
+        "replaces": edit.replaces.number if edit.replaces else None,
     }  # fmt: skip
     return _record(edit, what)
 

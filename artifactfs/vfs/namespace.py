@@ -185,6 +185,9 @@ class Namespace:
         Raises:
             ArtifactFSError: its service did not remove it.
         """
+        ghost = self.overlay.doomed_at(place, source, name)
+        if ghost is not None:
+            await self.writer.writeback.now(ghost)
         removal = self.overlay.removals.get((key_of(place, source), name))
         if removal is not None and removal.given_to is None:
             await self.writer.writeback.now(removal)
@@ -289,6 +292,11 @@ class Namespace:
             removal.given_to = None
         elif edit is None or not edit.is_local or edit.base is not None:
             removal = self.removal_of(parent, name, standing(node, edit))
+        if edit is not None and edit.tries:
+            removal = None  # what it has become is found out first, and then that is removed
+            if edit.in_flight in {None, edit.staged} and node.handles:
+                await self.writer.copied(edit)
+            await self.writer.doom(edit)
         if removal is not None:
             await self.remove_later(removal)
         if edit is not None:

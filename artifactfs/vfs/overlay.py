@@ -133,8 +133,9 @@ class Edit(Job):
         flight_record: of ``in_flight``, if that is not ``staged``.
         is_ready: it is to be published although somebody has it open for writing.
         covers: that its name stood for nothing before; so it does again when this goes away.
+        doomed: its name was taken away while nobody knew whether the service has it: that is found out, and removed.
         given: bytes that another edit goes on with.
-        over: the number of another edit whose place this has taken; of use only until that is forgotten.
+        over: numbers of drafts whose place this has taken; of use only until those are forgotten.
     """
 
     node: Node
@@ -150,8 +151,14 @@ class Edit(Job):
     flight_record: Record | None = None
     is_ready: bool = False
     covers: Gone | None = None
+    doomed: bool = False
     given: Staged | None = None
-    over: int | None = None
+    over: tuple[int, ...] = ()
+
+    def replace(self, other: Edit) -> None:
+        """Note that this takes the place of another edit."""
+        drafts = (other.staged, other.backup, other.in_flight)
+        self.over = tuple(draft.number for draft in drafts if draft is not None and draft is not other.given)
 
     @property
     def in_tree(self) -> bool:
@@ -313,6 +320,14 @@ class Overlay:
         if self.edits.get(edit.node.ino) is edit:
             del self.edits[edit.node.ino]
             edit.node.draft = None
+
+    def doomed_at(self, directory: Spot, source: str, name: str) -> Edit | None:
+        """Return the save that is to be taken back of a name, if it can still be gone on with."""
+        key = key_of(directory, source)
+        for edit in self.edits.values():
+            if edit.doomed and edit.node.name == name and key_of(edit.directory, edit.source) == key:
+                return None if edit.is_under_way else edit
+        return None
 
     def removal_at(self, directory: Spot, source: str, name: str) -> Removal | None:
         """Return the removal of the artifact that had a name a moment ago, if it can still be taken back."""

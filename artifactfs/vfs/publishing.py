@@ -64,17 +64,26 @@ class Files:
         try:
             saved = await self._put(edit, draft, attempt)
         except OVERTAKEN as error:
-            await self._keep_beside(edit, error)
+            if edit.doomed:
+                await self._take_back(edit, edit.base)
+            else:
+                await self._keep_beside(edit, error)
         except errors.NotFound:
-            if edit.base is None:
+            if edit.doomed:
+                await self._take_back(edit, None)
+            elif edit.base is None:
                 self._landed(edit, attempt)
                 raise
-            await self._make_again(edit)
+            else:
+                await self._make_again(edit)
         except Exception:
             self._landed(edit, attempt)
             raise
         else:
-            await self._received(edit, flight, draft, saved)
+            if edit.doomed:
+                await self._take_back(edit, saved or edit.base)
+            else:
+                await self._received(edit, flight, draft, saved)
             self.context.saved(edit.source)
 
     async def _start(self, edit: Edit) -> Try:
@@ -89,6 +98,24 @@ class Files:
             record.tries, record.state = edit.tries, State.PUBLISHING
             await trio.to_thread.run_sync(edit.home.journal.put, record)
         return Try(edit.home, record, is_first)
+
+    async def _take_back(self, edit: Edit, artifact: Artifact | None) -> None:
+        """Remove what a save has become whose name was taken away meanwhile."""
+        if not isinstance(edit.directory, Listed):
+            raise TypeError(edit)
+        overlay, home = self.context.overlay, edit.home
+        async with self.context.order, edit.lock:
+            overlay.edits.pop(edit.node.ino, None)
+            if artifact is None:
+                overlay.drop(edit.directory, edit.source, edit.node.name)
+            else:
+                removal = Removal(
+                    source=edit.source, home=home, number=home.next_number(), state=State.SEALED, artifact=artifact,
+                    directory=edit.directory, name=edit.node.name, shown=edit.shown, due_at=trio.current_time(),
+                )  # fmt: skip
+                await trio.to_thread.run_sync(home.journal.put, intents.of_removal(removal))
+                overlay.removals[key_of(edit.directory, edit.source), edit.node.name] = removal
+            await trio.to_thread.run_sync(home.discard, edit.staged)
 
     @staticmethod
     def _landed(edit: Edit, attempt: Try) -> None:

@@ -102,7 +102,7 @@ class Renamer:
             replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
             moved = self.overlay.edits.get(move.node.ino)
             if moved is not None and replaced is not None:
-                moved.over = replaced.number
+                moved.replace(replaced)
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
             for parent, child in ((move.old_parent, move.node), *below):
                 await self._detach(parent, child)
@@ -204,6 +204,11 @@ class Renamer:
         if not isinstance(place, Listed | VersionDir):
             raise errors.ReadOnly
         replaced = self.overlay.edits.get(target.ino) if target is not None else None
+        if edit.tries and not edit.in_tree:
+            # It may be there under its old name.
+            if edit.in_flight in {None, edit.staged}:
+                await self.writer.copied(edit)
+            await self.writer.doom(edit)
         self.overlay.hide(edit)
         old_tree = self.overlay.tree_of(edit.directory, edit.source)
         if old_tree is not None:
@@ -215,7 +220,7 @@ class Renamer:
         else:
             self._stand_for(edit, target, replaced)
         if replaced is not None:
-            edit.over = replaced.number
+            edit.replace(replaced)
         self.overlay.show(edit)
         await self.writer.seal_again(edit)  # before the other is forgotten: a crash in between must find one of them
         if replaced is not None:
@@ -223,29 +228,10 @@ class Renamer:
         if not edit.staged.writers:
             self.writer.writeback.schedule(edit)
 
-    @staticmethod
-    def _inherit(edit: Edit, replaced: Edit) -> bool:
-        """Go on with a save that nobody knows the end of; return whether there was one.
-
-        It is published first, as what it was: else its outcome would look like somebody else's change.
-        """
-        if not replaced.tries or edit.tries or edit.home is not replaced.home:
-            return False
-        flight = replaced.in_flight or replaced.staged
-        if flight.writers:
-            return False
-        edit.in_flight = replaced.given = flight
-        edit.flight_record = replaced.flight_record or intents.of_edit(replaced)
-        edit.flight_record.number = flight.number
-        edit.tries, edit.facts = replaced.tries, replaced.facts
-        edit.base, edit.base_sha256, edit.is_local = replaced.base, replaced.base_sha256, replaced.is_local
-        edit.node.artifact = replaced.node.artifact
-        return True
-
     def _stand_for(self, edit: Edit, target: Node | None, replaced: Edit | None) -> None:
         """Let an edit in a listed directory be the next version of what has its name, if anything has."""
         node = edit.node
-        if replaced is not None and self._inherit(edit, replaced):
+        if replaced is not None and self.writer.inherit(edit, replaced):
             return
         if target is not None and not (replaced and replaced.is_local):
             edit.base, edit.is_local = changeable(target), False

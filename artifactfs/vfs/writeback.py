@@ -147,7 +147,7 @@ class WriteBack:
         in_order = {job.source for job in jobs if job.has_waited and job.due_at < math.inf} | set(self._failing)
         for job in jobs:
             lanes = 1 if job.source in in_order else LANES
-            if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
+            if isinstance(job, Edit) and job.in_flight is None and (job.staged.writers or not job.staged.sealed):
                 continue  # it is due when it is closed
             if job.under_way is None and job.due_at <= now and begun[job.source] < lanes:
                 if now < self._failing.get(job.source, -math.inf):
