@@ -19,6 +19,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.journal.droppings import is_dropping, is_passing
+from artifactfs.journal.records import Record
 from artifactfs.journal.states import State
 from artifactfs.model.content import Exact
 from artifactfs.model.entry import Accepts, Artifact, Role
@@ -264,11 +265,16 @@ class Namespace:
 
     async def vacate(self, parent: Node, tree: WorkTree, name: str) -> None:
         """Let a name in a tree stand for nothing, durably."""
+        records, gone = await self.vacated(parent, tree, name)
+        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=gone))
+
+    async def vacated(self, parent: Node, tree: WorkTree, name: str) -> tuple[list[Record], list[int]]:
+        """Let a name in a tree stand for nothing; return what has to be written down of it, and what dropped."""
         path = self._path(parent)
         dropped = tree.records.pop((path, name), None)
         level = tree.names.setdefault(path, {})
         level.pop(name, None)
-        records = []
+        records: list[Record] = []
         base = None if path in tree.opaque else await self._in_base(parent, name)
         if base is not None:
             level[name] = Gone(base.tree_path)
@@ -276,8 +282,7 @@ class Namespace:
             records = [intents.of_tree(tree), intents.of_name(tree, path, name, level[name])]
         if not level:
             del tree.names[path]
-        gone = [dropped] if dropped is not None else []
-        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=gone))
+        return records, [dropped] if dropped is not None else []
 
     async def _in_base(self, parent: Node, name: str) -> Node | None:
         try:

@@ -307,6 +307,12 @@ class Overlay:
             self.put(edit.directory, edit.source, edit.node.name, edit.covers)
         edit.covers = None
 
+    def unhide(self, removal: Removal) -> None:
+        """Leave the name of a removed artifact to the listing, unless it has been given to something else."""
+        entry = (self._level(removal.directory, removal.source) or {}).get(removal.name)
+        if isinstance(entry, Gone):
+            self.drop(removal.directory, removal.source, removal.name, entry)
+
     # -- changes ---------------------------------------------------------------------------------------------
 
     def begin(self, edit: Edit) -> None:
@@ -335,11 +341,12 @@ class Overlay:
         return None if removal is None or removal.is_under_way or removal.given_to else removal
 
     def edits_of(self, tree: WorkTree) -> list[Edit]:
-        """Return the edits of files in a tree."""
+        """Return the edits of files that have a name in a tree."""
         return [
             edit
             for edit in self.edits.values()
             if isinstance(edit.directory, VersionDir)
+            and not edit.is_orphan
             and (edit.source, edit.directory.artifact.key) == (tree.source, tree.base.key)
         ]
 

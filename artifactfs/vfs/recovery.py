@@ -38,8 +38,9 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
     unread = set(home.journal.numbers()) - {record.number for record, _ in left}
     for path in (*home.lost, *(home.root / f"{lost}.draft" for lost in sorted(unread))):
         writer.context.report(source, "", f"the record of an unfinished save cannot be read; it is kept in {path}")
-    for tree in work.trees.values():
-        writer.writeback.schedule_tree(tree)
+    for tree in writer.overlay.trees.values():
+        if tree.home is home:
+            writer.writeback.schedule_tree(tree)
     return work.taken
 
 

@@ -109,11 +109,13 @@ class Renamer:
             records = self._put(tree, move.new_parent, move.new_name, move.node)
             for parent, child in below:
                 records += self._put(tree, parent, child.name, child)
-            await self._write(tree, records)
+            left, dropped = await self.namespace.vacated(move.old_parent, tree, move.old_name)
+            dropped += self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
+            records += [*left, intents.of_tree(tree)]
+            # At once: after a kill it has the old name or the new one.
+            await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
             if replaced is not None:
                 await self.writer.orphan(replaced)
-            await self.namespace.vacate(move.old_parent, tree, move.old_name)
-            await self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
             self.namespace.changed(tree)
 
     @staticmethod
@@ -170,23 +172,19 @@ class Renamer:
         tree.names.setdefault(place.path, {})[name] = node
         if edit is not None:
             edit.shown = join(tree.shown, path) if tree.shown else edit.shown
-            return [intents.of_edit(edit)] if edit.staged.sealed else []
+            return intents.of_all(edit)
         tree.records.setdefault((place.path, name), tree.home.next_number())
         return [intents.of_name(tree, place.path, name, node)]
 
-    async def _write(self, tree: WorkTree, records: list[Record]) -> None:
-        await trio.to_thread.run_sync(tree.home.journal.put, intents.of_tree(tree), *records)
-
-    async def _clear(self, tree: WorkTree, old: str, node: Node) -> None:
-        """Forget what was changed below the old path of a directory: it was taken along."""
+    @staticmethod
+    def _clear(tree: WorkTree, old: str, node: Node) -> list[int]:
+        """Forget what was changed below the old path of a directory: it was taken along; return its records."""
         if node.kind is not Kind.DIRECTORY:
-            return
+            return []
         tree.opaque = {path for path in tree.opaque if not is_below(path, old)}
-        gone = [path for path in tree.names if is_below(path, old)]
-        for path in gone:
+        for path in [path for path in tree.names if is_below(path, old)]:
             del tree.names[path]
-        dropped = [tree.records.pop(at) for at in list(tree.records) if is_below(at[0], old)]
-        await trio.to_thread.run_sync(lambda: tree.home.journal.put(intents.of_tree(tree), drop=dropped))
+        return [tree.records.pop(at) for at in list(tree.records) if is_below(at[0], old)]
 
     # -- what is only here -----------------------------------------------------------------------------------
 
@@ -214,6 +212,8 @@ class Renamer:
         if old_tree is not None:
             await self.namespace.vacate(move.old_parent, old_tree, move.old_name)
         edit.directory, edit.node.name, edit.node.parent = place, move.new_name, move.new_parent.ino
+        if old_tree is not None:
+            self.namespace.changed(old_tree)
         if isinstance(place, VersionDir):
             edit.base, edit.base_sha256 = self.writer.tree(move.new_parent).base, None
             node.artifact, node.tree_path = place.artifact, join(place.path, move.new_name)
@@ -256,11 +256,11 @@ class Renamer:
 
     async def _rename_artifact(self, move: Move) -> None:
         node, old, new = move.node, move.old_parent.directory, move.new_parent.directory
-        artifact = standing(node, self.overlay.edits.get(node.ino))
+        edit = self.overlay.edits.get(node.ino)
+        artifact = standing(node, edit)
         if not isinstance(old, Listed) or not isinstance(new, Listed):
             raise errors.CrossesArtifacts
         publisher = self.writer.publisher(node.source)
-        edit = self.overlay.edits.get(node.ino)
         if node.kind is Kind.DIRECTORY:
             if move.target is not None:
                 if await self.namespace.shown_in(move.target):

@@ -93,6 +93,7 @@ class Writer:
             edit.staged.truncate(0)
         edit.staged.writers += 1
         edit.due_at = math.inf
+        self._take_notice(edit)
         return edit
 
     async def begin(self, node: Node, *, copy: bool) -> None:
@@ -114,7 +115,7 @@ class Writer:
             fresh = await trio.to_thread.run_sync(edit.home.clone, old) if copy else edit.home.open()
             fresh.executable, fresh.mtime_ns = old.executable, old.mtime_ns
             fresh.touched, fresh.dirty, fresh.uncopied = False, False, 0 if copy else 1
-            if edit.in_flight is None and edit.tries:
+            if edit.in_flight is None and edit.tries and edit.state is not State.FAILED:
                 # Nobody knows what became of these: that is found out first, or they would look like somebody else's.
                 edit.in_flight = old
                 edit.flight_record = intents.of_edit(edit)
@@ -330,6 +331,8 @@ class Writer:
         staged = edit.staged
         if staged.touched and not edit.is_orphan and (staged.sealed or staged.size or not staged.writers):
             await self.seal(edit)
+        elif not edit.is_orphan and (records := intents.of_all(edit)):
+            await trio.to_thread.run_sync(edit.home.journal.put, *records)
 
     async def release(self, edit: Edit) -> None:
         """Take back one writer; after the last one the edit is published, soon."""
@@ -362,6 +365,13 @@ class Writer:
         else:
             self.overlay.let_go(edit)
             edit.home.discard(edit.staged)
+            self._without(edit)
+
+    def _without(self, edit: Edit) -> None:
+        """Have a tree looked at that has an edit less: that may have been all that was changed in it."""
+        tree = self.overlay.tree_of(edit.directory, edit.source)
+        if tree is not None:
+            self.writeback.schedule_tree(tree)
 
     async def _back_to(self, edit: Edit, earlier: Staged) -> None:
         staged, edit.staged = edit.staged, earlier
@@ -391,6 +401,7 @@ class Writer:
             if shown is edit.node:
                 self.writeback.hide_again(edit.replaces)
         await trio.to_thread.run_sync(edit.home.discard, edit.staged)
+        self._without(edit)
 
     def _parent(self, edit: Edit) -> Node:
         return Node(0, (), edit.node.kind, "", directory=edit.directory, source=edit.source)
