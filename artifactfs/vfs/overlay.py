@@ -132,6 +132,7 @@ class Edit(Job):
         replaces: the removal that this makes unnecessary: of the artifact that had the name a moment ago.
         flight_record: of ``in_flight``, if that is not ``staged``.
         is_ready: it is to be published although somebody has it open for writing.
+        closing: its last writer has gone, and what that comes to is being made durable; so many times at once.
         covers: that its name stood for nothing before; so it does again when this goes away.
         given: bytes that another edit goes on with.
         over: the number of another edit whose place this has taken; of use only until that is forgotten.
@@ -149,6 +150,7 @@ class Edit(Job):
     replaces: Removal | None = None
     flight_record: Record | None = None
     is_ready: bool = False
+    closing: int = 0
     covers: Gone | None = None
     given: Staged | None = None
     over: int | None = None

@@ -110,7 +110,7 @@ def _of_tree(writer: Writer, tree: WorkTree) -> list[Item]:
 
 
 def _row(own: Job, job: Job, path: str, what: str, size: int, number: int | None = None) -> Pending:
-    is_open = isinstance(own, Edit) and own.staged.writers > 0
+    is_open = isinstance(own, Edit) and (own.staged.writers > 0 or own.closing > 0)
     state = State.OPEN if is_open else State.PUBLISHING if job.under_way is not None else job.state
     planned = None if job.due_at == float("inf") else max(0.0, round(job.due_at - trio.current_time(), 1))
     age_s = round(time.time() - own.since_ns / 1e9, 1) if own.since_ns else 0.0
