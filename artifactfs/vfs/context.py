@@ -17,6 +17,12 @@ from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.overlay import Overlay
 from artifactfs.vfs.sources import Source
 
+# May pass by itself. Credentials may be mended while we wait.
+PASSES = (
+    errors.Unavailable, errors.Unreachable, errors.TimedOut, errors.QuotaExceeded, errors.AccessDenied,
+    errors.NoLocalSpace,
+)  # fmt: skip
+
 
 @dataclass(slots=True)
 class Context:

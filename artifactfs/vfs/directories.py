@@ -163,6 +163,8 @@ class Directories:
         self.history.apply_artifact(source, artifact)
         if self.sources[source].provider.is_here:
             self.listings.forget_source(source)
+        else:
+            self.listings.unkeep(source, artifact)
 
     def apply_saved(self, source: str, place: Listed, name: str, artifact: Artifact, mtime_ns: int) -> None:
         """Take over what a save made of an artifact that a listing shows, or will show when it is asked for again."""

@@ -265,7 +265,8 @@ class FileSystem:
             return Opened(self.handles.add(WriteHandle(node, edit)), self.writer.overlay.keeps_pages(ino))
         edited = self.writer.overlay.edits.get(ino)
         if edited is not None:
-            return Opened(self.handles.add(ReadHandle(node, Inline(b""), edited.staged.size)), keep_cache=True)
+            handle = self.handles.add(ReadHandle(node, Inline(b""), edited.staged.size))
+            return Opened(handle, self.writer.overlay.keeps_pages(ino))
         return await self._open_reading(node)
 
     async def _open_reading(self, node: Node) -> Opened:

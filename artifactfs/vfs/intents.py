@@ -7,8 +7,10 @@ next mount may begin offline. What cannot be read raises ``ValueError``, and its
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
+from artifactfs.journal.drafts import Staged
 from artifactfs.journal.records import Record
 from artifactfs.model import codec
 from artifactfs.model.content import Content, Exact
@@ -79,17 +81,32 @@ def _record(job: Job, what: dict[str, Any]) -> Record:
     )  # fmt: skip
 
 
-def of_edit(edit: Edit) -> Record:
-    """Return the record of a file that was written."""
-    behind = edit.in_flight.number if edit.in_flight and edit.in_flight is not edit.staged else None
+def of_edit(edit: Edit, staged: Staged | None = None) -> Record:
+    """Return the record of a file that was written: of its newest bytes, or of others that it still has."""
+    own = staged or edit.staged
+    behind = edit.in_flight.number if edit.in_flight and edit.in_flight is not own else None
     what = {
-        "kind": FILE, **_spot(edit.directory), "name": edit.node.name,
-        "base": _artifact_text(edit.base), "base_sha256": edit.base_sha256, "local": edit.is_local,
-        "executable": edit.staged.executable, "mtime_ns": edit.staged.mtime_ns, "after": behind,
-        "instead": edit.backup.number if edit.backup else None,
-        "over": edit.over, "replaces": edit.replaces.number if edit.replaces else None,
+        "kind": FILE, **_spot(edit.directory), "name": edit.node.name, "base": _artifact_text(edit.base),
+        "base_sha256": edit.base_sha256, "local": edit.is_local, "after": behind,
+        "instead": edit.backup.number if edit.backup and edit.backup is not own else None,
+        "over": list(edit.over), "doomed": edit.doomed, "at_ns": time.time_ns(),
+        "replaces": edit.replaces.number if edit.replaces else None,
     }  # fmt: skip
-    return _record(edit, what)
+    record = _record(edit, what)
+    record.number, record.executable, record.mtime_ns = own.number, own.executable, own.mtime_ns
+    return record
+
+
+def of_all(edit: Edit) -> list[Record]:
+    """Return the records of all bytes of a file that were acknowledged: it has another name now, or another base."""
+    flight, backup = edit.in_flight, edit.backup
+    records = [of_edit(edit, flight)] if flight is not None and flight is not edit.staged else []
+    for one in records:
+        one.what.update({"after": None, "instead": None})
+    if backup is not None:
+        records.append(of_edit(edit, backup))
+        records[-1].what["instead"] = None
+    return [*records, of_edit(edit)] if edit.staged.sealed else records
 
 
 def of_removal(removal: Removal) -> Record:

@@ -331,6 +331,13 @@ class Listings:
         if top is not None:
             self.shelve(top[1], known.levels)
 
+    def unkeep(self, source: str, artifact: Artifact) -> None:
+        """See that no listing that shows an artifact as it was before its save is kept for the next mount."""
+        for ref, known in self._known:
+            shown = (node.artifact for level in known.levels.values() for node in level.children.values())
+            if ref.source == source and any(one is not None and one.key == artifact.key for one in shown):
+                self._unkept(ref)
+
     def forget_source(self, source: str) -> None:
         """Ask for every listing of a source again at the next look."""
         self._changed_sources.add(source)

@@ -19,6 +19,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.journal.droppings import is_dropping, is_passing
+from artifactfs.journal.records import Record
 from artifactfs.journal.states import State
 from artifactfs.model.content import Exact
 from artifactfs.model.entry import Accepts, Artifact, Role
@@ -59,6 +60,17 @@ def changeable(node: Node) -> Artifact:
         message = "this cannot be changed"
         raise errors.ReadOnly(message)
     return node.artifact
+
+
+def standing(node: Node, edit: Edit | None) -> Artifact:
+    """Return the artifact that goes when the name of a listed file does: of a file made in its place, the one before.
+
+    Raises:
+        ReadOnly: it cannot be changed.
+    """
+    if edit is not None and edit.is_local and edit.base is not None:
+        return edit.base
+    return changeable(node)
 
 
 @dataclass(slots=True)
@@ -174,6 +186,9 @@ class Namespace:
         Raises:
             ArtifactFSError: its service did not remove it.
         """
+        ghost = self.overlay.doomed_at(place, source, name)
+        if ghost is not None:
+            await self.writer.writeback.now(ghost)
         removal = self.overlay.removals.get((key_of(place, source), name))
         if removal is not None and removal.given_to is None:
             await self.writer.writeback.now(removal)
@@ -250,11 +265,16 @@ class Namespace:
 
     async def vacate(self, parent: Node, tree: WorkTree, name: str) -> None:
         """Let a name in a tree stand for nothing, durably."""
+        records, gone = await self.vacated(parent, tree, name)
+        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=gone))
+
+    async def vacated(self, parent: Node, tree: WorkTree, name: str) -> tuple[list[Record], list[int]]:
+        """Let a name in a tree stand for nothing; return what has to be written down of it, and what dropped."""
         path = self._path(parent)
         dropped = tree.records.pop((path, name), None)
         level = tree.names.setdefault(path, {})
         level.pop(name, None)
-        records = []
+        records: list[Record] = []
         base = None if path in tree.opaque else await self._in_base(parent, name)
         if base is not None:
             level[name] = Gone(base.tree_path)
@@ -262,8 +282,7 @@ class Namespace:
             records = [intents.of_tree(tree), intents.of_name(tree, path, name, level[name])]
         if not level:
             del tree.names[path]
-        gone = [dropped] if dropped is not None else []
-        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=gone))
+        return records, [dropped] if dropped is not None else []
 
     async def _in_base(self, parent: Node, name: str) -> Node | None:
         try:
@@ -276,8 +295,13 @@ class Namespace:
         if edit is not None and edit.replaces is not None:
             removal, edit.replaces = edit.replaces, None
             removal.given_to = None
-        elif edit is None or not edit.is_local:
-            removal = self.removal_of(parent, name, changeable(node))
+        elif edit is None or not edit.is_local or edit.base is not None:
+            removal = self.removal_of(parent, name, standing(node, edit))
+        if edit is not None and edit.tries:
+            removal = None  # what it has become is found out first, and then that is removed
+            if edit.in_flight in {None, edit.staged} and node.handles:
+                await self.writer.copied(edit)
+            await self.writer.doom(edit)
         if removal is not None:
             await self.remove_later(removal)
         if edit is not None:

@@ -134,8 +134,9 @@ class Edit(Job):
         is_ready: it is to be published although somebody has it open for writing.
         closing: its last writer has gone, and what that comes to is being made durable; so many times at once.
         covers: that its name stood for nothing before; so it does again when this goes away.
+        doomed: its name was taken away while nobody knew whether the service has it: that is found out, and removed.
         given: bytes that another edit goes on with.
-        over: the number of another edit whose place this has taken; of use only until that is forgotten.
+        over: numbers of drafts whose place this has taken; of use only until those are forgotten.
     """
 
     node: Node
@@ -152,8 +153,14 @@ class Edit(Job):
     is_ready: bool = False
     closing: int = 0
     covers: Gone | None = None
+    doomed: bool = False
     given: Staged | None = None
-    over: int | None = None
+    over: tuple[int, ...] = ()
+
+    def replace(self, other: Edit) -> None:
+        """Note that this takes the place of another edit."""
+        drafts = (other.staged, other.backup, other.in_flight)
+        self.over = tuple(draft.number for draft in drafts if draft is not None and draft is not other.given)
 
     @property
     def in_tree(self) -> bool:
@@ -302,6 +309,12 @@ class Overlay:
             self.put(edit.directory, edit.source, edit.node.name, edit.covers)
         edit.covers = None
 
+    def unhide(self, removal: Removal) -> None:
+        """Leave the name of a removed artifact to the listing, unless it has been given to something else."""
+        entry = (self._level(removal.directory, removal.source) or {}).get(removal.name)
+        if isinstance(entry, Gone):
+            self.drop(removal.directory, removal.source, removal.name, entry)
+
     # -- changes ---------------------------------------------------------------------------------------------
 
     def begin(self, edit: Edit) -> None:
@@ -316,17 +329,26 @@ class Overlay:
             del self.edits[edit.node.ino]
             edit.node.draft = None
 
+    def doomed_at(self, directory: Spot, source: str, name: str) -> Edit | None:
+        """Return the save that is to be taken back of a name, if it can still be gone on with."""
+        key = key_of(directory, source)
+        for edit in self.edits.values():
+            if edit.doomed and edit.node.name == name and key_of(edit.directory, edit.source) == key:
+                return None if edit.is_under_way else edit
+        return None
+
     def removal_at(self, directory: Spot, source: str, name: str) -> Removal | None:
         """Return the removal of the artifact that had a name a moment ago, if it can still be taken back."""
         removal = self.removals.get((key_of(directory, source), name))
         return None if removal is None or removal.is_under_way or removal.given_to else removal
 
     def edits_of(self, tree: WorkTree) -> list[Edit]:
-        """Return the edits of files in a tree."""
+        """Return the edits of files that have a name in a tree."""
         return [
             edit
             for edit in self.edits.values()
             if isinstance(edit.directory, VersionDir)
+            and not edit.is_orphan
             and (edit.source, edit.directory.artifact.key) == (tree.source, tree.base.key)
         ]
 

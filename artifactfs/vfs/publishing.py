@@ -8,7 +8,9 @@ bytes are deleted only after what came of them is known.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import trio
@@ -23,7 +25,7 @@ from artifactfs.tree.layout import present_node
 from artifactfs.tree.merging import marked
 from artifactfs.tree.nodes import Listed, Node
 from artifactfs.vfs import intents
-from artifactfs.vfs.context import Context, Try
+from artifactfs.vfs.context import PASSES, Context, Try
 from artifactfs.vfs.overlay import Edit, Removal, key_of
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,10 @@ class Files:
         Raises:
             ArtifactFSError, OSError: it was not saved, and is kept.
         """
+        if edit.doomed:
+            await self._find_out(edit)
+            return
+        await self._follow_removal(edit)
         attempt = await self._start(edit)
         flight = edit.in_flight or edit.staged
         draft = await trio.to_thread.run_sync(flight.draft, edit.base_sha256)
@@ -70,12 +76,43 @@ class Files:
                 self._landed(edit, attempt)
                 raise
             await self._make_again(edit)
-        except Exception:
+        except Exception as error:
             self._landed(edit, attempt)
+            if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
+                await self._superseded(edit)
             raise
         else:
             await self._received(edit, flight, draft, saved)
             self.context.saved(edit.source)
+
+    async def _find_out(self, edit: Edit) -> None:
+        """Carry a save out whose name was taken away, or find that it was carried out, and have it removed."""
+        attempt = await self._start(edit)
+        draft = await trio.to_thread.run_sync(edit.staged.draft, edit.base_sha256)
+        artifact = edit.base
+        try:
+            artifact = await self._put(edit, draft, attempt) or edit.base
+        except PASSES:
+            self._landed(edit, attempt)
+            raise
+        except errors.NotFound:
+            artifact = None
+        except errors.ArtifactFSError as error:
+            log.info("a save that was removed again had not been made: %s", error)
+        await self._take_back(edit, artifact)
+
+    async def _follow_removal(self, edit: Edit) -> None:
+        """Let a new file whose name is being given up wait for that; if that failed, go on with what has the name."""
+        overlay = self.context.overlay
+        if edit.base is not None or edit.in_flight is not None:
+            return
+        removal = overlay.removals.get((key_of(edit.directory, edit.source), edit.node.name))
+        while removal is not None and removal.under_way is not None:
+            await removal.under_way.wait()
+        async with edit.lock:
+            removal = overlay.removal_at(edit.directory, edit.source, edit.node.name)
+            if removal is not None:
+                removal.given_to, edit.replaces, edit.base = edit, removal, removal.artifact
 
     async def _start(self, edit: Edit) -> Try:
         async with edit.lock:
@@ -90,12 +127,44 @@ class Files:
             await trio.to_thread.run_sync(edit.home.journal.put, record)
         return Try(edit.home, record, is_first)
 
+    async def _take_back(self, edit: Edit, artifact: Artifact | None) -> None:
+        """Remove what a save has become whose name was taken away meanwhile."""
+        if not isinstance(edit.directory, Listed):
+            raise TypeError(edit)
+        overlay, home = self.context.overlay, edit.home
+        async with self.context.order, edit.lock:
+            overlay.edits.pop(edit.node.ino, None)
+            if artifact is None:
+                overlay.drop(edit.directory, edit.source, edit.node.name)
+            else:
+                removal = Removal(
+                    source=edit.source, home=home, number=home.next_number(), state=State.SEALED, artifact=artifact,
+                    directory=edit.directory, name=edit.node.name, shown=edit.shown, due_at=trio.current_time(),
+                )  # fmt: skip
+                await trio.to_thread.run_sync(home.journal.put, intents.of_removal(removal))
+                overlay.removals[key_of(edit.directory, edit.source), edit.node.name] = removal
+            await trio.to_thread.run_sync(home.discard, edit.staged)
+
     @staticmethod
     def _landed(edit: Edit, attempt: Try) -> None:
         """Let an edit whose try failed be written to again."""
         edit.tries, edit.facts = attempt.record.tries, attempt.record.facts
         if edit.in_flight is edit.staged:
             edit.in_flight = None
+
+    async def _superseded(self, edit: Edit) -> None:
+        """Give up bytes that were refused, if somebody has written others meanwhile: those are what is wanted."""
+        async with edit.lock:
+            flight = edit.in_flight
+            if flight is None or flight is edit.staged:
+                return
+            edit.in_flight, edit.flight_record = None, None
+            if not edit.staged.sealed and edit.backup is None:
+                edit.backup = flight  # acknowledged, until the others are
+                return
+            await self._write_down(edit, [flight.number])
+            self._due(edit)
+            await trio.to_thread.run_sync(edit.home.discard, flight)
 
     async def _make_again(self, edit: Edit) -> None:
         """Let an edit of a file that somebody else removed be a new file of its name."""
@@ -106,17 +175,14 @@ class Files:
         edit.due_at = trio.current_time()
 
     @staticmethod
-    async def _write_down(edit: Edit) -> None:
-        """Make it durable what the bytes in flight are to be now, and those that were written since."""
-        flight = edit.in_flight or edit.staged
-        records = [intents.of_edit(edit)] if edit.staged is flight or edit.staged.sealed else []
-        if edit.staged is flight:
+    async def _write_down(edit: Edit, drop: Collection[int] = ()) -> None:
+        """Make durable what is true of an edit now, for whichever of its bytes were acknowledged."""
+        if edit.in_flight is edit.staged:
             edit.in_flight = None
-        else:
-            edit.flight_record = intents.of_edit(edit)
-            edit.flight_record.number, edit.flight_record.what["after"] = flight.number, None
-            records.append(edit.flight_record)
-        await trio.to_thread.run_sync(edit.home.journal.put, *records)
+        records = intents.of_all(edit)
+        if edit.in_flight is not None and edit.in_flight is not edit.staged:
+            edit.flight_record = records[0]
+        await trio.to_thread.run_sync(lambda: edit.home.journal.put(*records, drop=drop))
 
     async def _put(self, edit: Edit, draft: Draft, attempt: Try) -> Artifact | None:
         """Return what the source lists for it now; None if that is what it listed before."""
@@ -160,9 +226,15 @@ class Files:
         edit.replaces = None
         if artifact is not None and edit.node.artifact is not artifact:
             edit.node.artifact = artifact
-        if edit.staged.sealed:
-            await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(edit))
+        await self._write_down(edit, [flight.number])
+        self._due(edit)
         await trio.to_thread.run_sync(edit.home.discard, flight)
+
+    @staticmethod
+    def _due(edit: Edit) -> None:
+        """See that content which nobody writes to any more is published, if nobody has said when."""
+        if edit.staged.sealed and not edit.staged.writers and edit.due_at == math.inf:
+            edit.due_at = trio.current_time()
 
     async def _done(self, edit: Edit, flight: Staged) -> None:
         removal = edit.replaces
@@ -247,7 +319,7 @@ class Files:
         async with self.context.order:
             self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
             self._forget_removal(removal)
-            self.context.overlay.drop(removal.directory, removal.source, removal.name)
+            self.context.overlay.unhide(removal)
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
         self.context.saved(removal.source)
 

@@ -18,7 +18,7 @@ from artifactfs.model.content import Exact
 from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import intents
-from artifactfs.vfs.overlay import Edit, Gone, Job, Removal, WorkTree, key_of
+from artifactfs.vfs.overlay import Edit, Gone, Job, Key, Removal, WorkTree, key_of
 from artifactfs.vfs.writing import Writer
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,9 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
     unread = set(home.journal.numbers()) - {record.number for record, _ in left}
     for path in (*home.lost, *(home.root / f"{lost}.draft" for lost in sorted(unread))):
         writer.context.report(source, "", f"the record of an unfinished save cannot be read; it is kept in {path}")
-    for tree in work.trees.values():
-        writer.writeback.schedule_tree(tree)
+    for tree in writer.overlay.trees.values():
+        if tree.home is home:
+            writer.writeback.schedule_tree(tree)
     return work.taken
 
 
@@ -51,7 +52,8 @@ def _living(home: Staging) -> list[Left]:
     left = home.left_over()
     whats = [record.what for record, _ in left if record.what.get("kind") == intents.FILE]
     kept = {int(what["after"]) for what in whats if what["after"] is not None}
-    dead = {int(what[by]) for what in whats for by in ("over", "instead") if what[by] is not None} - kept
+    dead = {int(what["instead"]) for what in whats if what["instead"] is not None}
+    dead = dead.union(*(map(int, what["over"]) for what in whats)) - kept
     for record, staged in left:
         if record.number in dead and staged is not None:
             home.discard(staged)
@@ -67,6 +69,7 @@ class _Recovery:
         self.trees: dict[int, WorkTree] = {}
         self.removals: dict[int, Removal] = {}
         self.edits: dict[int, Edit] = {}
+        self.newest: dict[tuple[Key, str], tuple[Edit, int]] = {}
         self.taken = 0
 
     def take(self, kind: str, record: Record, staged: Staged | None) -> None:
@@ -124,6 +127,19 @@ class _Recovery:
         self.writer.overlay.removals[key_of(directory, self.source), removal.name] = removal
         self.writer.overlay.put(directory, self.source, removal.name, Gone())
 
+    def _is_newest(self, edit: Edit, record: Record) -> bool:
+        """Tell whether an edit is the latest of its name; of two, the earlier one was only not forgotten yet."""
+        name, written = (key_of(edit.directory, self.source), edit.node.name), int(record.what["at_ns"])
+        known, before = self.newest.get(name, (None, 0))
+        if known is not None and before > written:
+            self.home.discard(edit.staged)
+            return False
+        if known is not None:
+            self.writer.overlay.let_go(known)
+            self.home.discard(known.staged)
+        self.newest[name] = (edit, written)
+        return True
+
     def _file(self, record: Record, staged: Staged | None) -> None:
         if staged is None:
             raise ValueError("its bytes are gone")
@@ -131,8 +147,15 @@ class _Recovery:
         earlier = self.edits.get(int(what["after"])) if what["after"] is not None else None
         if earlier is not None:
             # Written to while the other bytes were being published: those first, then these.
-            earlier.in_flight, earlier.staged = earlier.staged, staged
+            if earlier.in_flight is None:
+                earlier.doomed = False  # its name was taken again
+                earlier.flight_record = intents.of_edit(earlier)
+                earlier.in_flight = earlier.staged
+            else:
+                self.home.discard(earlier.staged)
+            earlier.staged, earlier.number = staged, record.number
             self.edits[record.number] = earlier
+            self.writer.overlay.show(earlier)
             return
         directory = intents.spot_of(what, self.source)
         if isinstance(directory, VersionDir):
@@ -144,15 +167,21 @@ class _Recovery:
         edit = Edit(
             source=self.source, home=self.home, number=record.number, node=node, staged=staged, directory=directory,
             base=base, base_sha256=what["base_sha256"], is_local=bool(what["local"]),
+            doomed=bool(what["doomed"]),
         )  # fmt: skip
         if not edit.is_local:
             node.artifact = base
+        if not self._is_newest(edit, record):
+            return
         self._begin(edit, record)
         self.edits[record.number] = edit
         removal = self.removals.get(int(what["replaces"])) if what["replaces"] is not None else None
         if removal is not None:
             edit.replaces, removal.given_to = removal, edit
         self.writer.overlay.begin(edit)
-        self.writer.overlay.show(edit)
+        if edit.doomed:
+            self.writer.overlay.put(edit.directory, self.source, node.name, Gone())
+        else:
+            self.writer.overlay.show(edit)
         if edit.stays_here:
             edit.due_at = float("inf")

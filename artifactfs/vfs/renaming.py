@@ -7,6 +7,7 @@ tree a rename is durable here and published with the next version; an artifact i
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import trio
@@ -19,7 +20,7 @@ from artifactfs.providers.base import Change
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.namespace import Namespace, changeable
+from artifactfs.vfs.namespace import Namespace, changeable, standing
 from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.writing import Writer
 
@@ -70,7 +71,7 @@ class Renamer:
         edit = self.overlay.edits.get(node.ino)
         if self._same_tree(move):
             await self._in_tree(move)
-        elif edit is not None and edit.is_local and edit.replaces is None:
+        elif edit is not None and edit.is_local and (edit.base is None or edit.in_tree):
             await self._place(edit, move)
         else:
             await self._rename_artifact(move)
@@ -101,16 +102,20 @@ class Renamer:
             replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
             moved = self.overlay.edits.get(move.node.ino)
             if moved is not None and replaced is not None:
-                moved.over = replaced.number
+                moved.replace(replaced)
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
+            for parent, child in ((move.old_parent, move.node), *below):
+                await self._detach(parent, child)
             records = self._put(tree, move.new_parent, move.new_name, move.node)
             for parent, child in below:
                 records += self._put(tree, parent, child.name, child)
-            await self._write(tree, records)
+            left, dropped = await self.namespace.vacated(move.old_parent, tree, move.old_name)
+            dropped += self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
+            records += [*left, intents.of_tree(tree)]
+            # At once: after a kill it has the old name or the new one.
+            await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
             if replaced is not None:
                 await self.writer.orphan(replaced)
-            await self.namespace.vacate(move.old_parent, tree, move.old_name)
-            await self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
             self.namespace.changed(tree)
 
     @staticmethod
@@ -138,6 +143,14 @@ class Renamer:
                 found += await self._all_below(entry)
         return found
 
+    async def _detach(self, parent: Node, node: Node) -> None:
+        """Let the version that lists a node keep it as it is: the inode goes on under another name."""
+        if self.overlay.hides_base(parent):
+            return
+        listed = (await self.directories.children(parent)).children
+        if listed.get(node.name) is node:
+            listed[node.name] = copy(node)
+
     def _put(self, tree: WorkTree, parent: Node, name: str, node: Node) -> list[Record]:
         """Let a node stand at a name of a tree; return what has to be written down of it."""
         place = parent.directory
@@ -159,23 +172,19 @@ class Renamer:
         tree.names.setdefault(place.path, {})[name] = node
         if edit is not None:
             edit.shown = join(tree.shown, path) if tree.shown else edit.shown
-            return [intents.of_edit(edit)] if edit.staged.sealed else []
+            return intents.of_all(edit)
         tree.records.setdefault((place.path, name), tree.home.next_number())
         return [intents.of_name(tree, place.path, name, node)]
 
-    async def _write(self, tree: WorkTree, records: list[Record]) -> None:
-        await trio.to_thread.run_sync(tree.home.journal.put, intents.of_tree(tree), *records)
-
-    async def _clear(self, tree: WorkTree, old: str, node: Node) -> None:
-        """Forget what was changed below the old path of a directory: it was taken along."""
+    @staticmethod
+    def _clear(tree: WorkTree, old: str, node: Node) -> list[int]:
+        """Forget what was changed below the old path of a directory: it was taken along; return its records."""
         if node.kind is not Kind.DIRECTORY:
-            return
+            return []
         tree.opaque = {path for path in tree.opaque if not is_below(path, old)}
-        gone = [path for path in tree.names if is_below(path, old)]
-        for path in gone:
+        for path in [path for path in tree.names if is_below(path, old)]:
             del tree.names[path]
-        dropped = [tree.records.pop(at) for at in list(tree.records) if is_below(at[0], old)]
-        await trio.to_thread.run_sync(lambda: tree.home.journal.put(intents.of_tree(tree), drop=dropped))
+        return [tree.records.pop(at) for at in list(tree.records) if is_below(at[0], old)]
 
     # -- what is only here -----------------------------------------------------------------------------------
 
@@ -193,18 +202,25 @@ class Renamer:
         if not isinstance(place, Listed | VersionDir):
             raise errors.ReadOnly
         replaced = self.overlay.edits.get(target.ino) if target is not None else None
+        if edit.tries and not edit.in_tree:
+            # It may be there under its old name.
+            if edit.in_flight in {None, edit.staged}:
+                await self.writer.copied(edit)
+            await self.writer.doom(edit)
         self.overlay.hide(edit)
         old_tree = self.overlay.tree_of(edit.directory, edit.source)
         if old_tree is not None:
             await self.namespace.vacate(move.old_parent, old_tree, move.old_name)
         edit.directory, edit.node.name, edit.node.parent = place, move.new_name, move.new_parent.ino
+        if old_tree is not None:
+            self.namespace.changed(old_tree)
         if isinstance(place, VersionDir):
             edit.base, edit.base_sha256 = self.writer.tree(move.new_parent).base, None
             node.artifact, node.tree_path = place.artifact, join(place.path, move.new_name)
         else:
             self._stand_for(edit, target, replaced)
         if replaced is not None:
-            edit.over = replaced.number
+            edit.replace(replaced)
         self.overlay.show(edit)
         await self.writer.seal_again(edit)  # before the other is forgotten: a crash in between must find one of them
         if replaced is not None:
@@ -212,29 +228,10 @@ class Renamer:
         if not edit.staged.writers:
             self.writer.writeback.schedule(edit)
 
-    @staticmethod
-    def _inherit(edit: Edit, replaced: Edit) -> bool:
-        """Go on with a save that nobody knows the end of; return whether there was one.
-
-        It is published first, as what it was: else its outcome would look like somebody else's change.
-        """
-        if not replaced.tries or edit.tries or edit.home is not replaced.home:
-            return False
-        flight = replaced.in_flight or replaced.staged
-        if flight.writers:
-            return False
-        edit.in_flight = replaced.given = flight
-        edit.flight_record = replaced.flight_record or intents.of_edit(replaced)
-        edit.flight_record.number = flight.number
-        edit.tries, edit.facts = replaced.tries, replaced.facts
-        edit.base, edit.base_sha256, edit.is_local = replaced.base, replaced.base_sha256, replaced.is_local
-        edit.node.artifact = replaced.node.artifact
-        return True
-
     def _stand_for(self, edit: Edit, target: Node | None, replaced: Edit | None) -> None:
         """Let an edit in a listed directory be the next version of what has its name, if anything has."""
         node = edit.node
-        if replaced is not None and self._inherit(edit, replaced):
+        if replaced is not None and self.writer.inherit(edit, replaced):
             return
         if target is not None and not (replaced and replaced.is_local):
             edit.base, edit.is_local = changeable(target), False
@@ -245,6 +242,9 @@ class Renamer:
             node.artifact, node.tree_path = target.artifact, target.tree_path
             return
         edit.base = replaced.base if replaced else None
+        if replaced is not None and replaced.base is None:
+            # A try of it may have reached the service in spite of its failure: what that made is this one's.
+            edit.tries, edit.facts = replaced.tries, dict(replaced.facts)
         edit.is_local, node.artifact, node.tree_path = True, None, ""
         if replaced is not None and replaced.replaces is not None:
             edit.replaces, replaced.replaces = replaced.replaces, None
@@ -256,11 +256,11 @@ class Renamer:
 
     async def _rename_artifact(self, move: Move) -> None:
         node, old, new = move.node, move.old_parent.directory, move.new_parent.directory
-        artifact = changeable(node)
+        edit = self.overlay.edits.get(node.ino)
+        artifact = standing(node, edit)
         if not isinstance(old, Listed) or not isinstance(new, Listed):
             raise errors.CrossesArtifacts
         publisher = self.writer.publisher(node.source)
-        edit = self.overlay.edits.get(node.ino)
         if node.kind is Kind.DIRECTORY:
             if move.target is not None:
                 if await self.namespace.shown_in(move.target):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -62,7 +62,9 @@ class TreePublisher:
     context: Context
 
     def has_work(self, tree: WorkTree) -> bool:
-        """Tell whether there is something in a tree that its next version would show."""
+        """Tell whether there is something in a tree that its next version would show, or nothing at all any more."""
+        if not tree.names:
+            return not self.context.overlay.edits_of(tree)
         return any(
             self._leaves(path, name, entry) and (isinstance(entry, Gone) or self._is_ready(entry))
             for path, name, entry in tree.entries()
@@ -93,7 +95,10 @@ class TreePublisher:
                 found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
             elif self._is_ready(entry):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
-                edit.in_flight = staged
+                earlier, edit.in_flight = edit.in_flight, staged
+                if earlier is not None and earlier is not staged:
+                    # Of a try that failed; what was written since is durable.
+                    await trio.to_thread.run_sync(edit.home.discard, earlier)
                 draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
                 found.append(Taken(path, name, entry, draft, edit, staged))
         return found
@@ -116,10 +121,17 @@ class TreePublisher:
         if _version(head) != _version(tree.base):
             now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
             base = self._with_sent(tree, base, now)
+            base.update((one.at, now[one.at]) for one in taken if self._has_seen(one, now))
         wanted = self.wants(tree, taken, {**base, **now} if now is not base else base)
         return await trio.to_thread.run_sync(
             merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
         ), wanted
+
+    @staticmethod
+    def _has_seen(one: Taken, now: Mapping[str, TreeMember]) -> bool:
+        """Tell whether a writer began with what somebody else has made of a file since the base."""
+        seen = one.wanted.base_sha256 if isinstance(one.wanted, Draft) else None
+        return seen is not None and one.at in now and _hash(now[one.at]) == seen
 
     @staticmethod
     def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
@@ -230,7 +242,7 @@ class TreePublisher:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
-        await self.write_down(tree, dropped)
+        await self.write_down(tree, [*dropped, *(staged.number for staged in done)], taken)
         for staged in done:
             await trio.to_thread.run_sync(tree.home.discard, staged)
         self._tell_conflicts(tree, merged)
@@ -253,10 +265,7 @@ class TreePublisher:
     ) -> None:  # fmt: skip
         names = tree.names.setdefault(one.path, {})
         is_there = names.get(one.name) is one.entry
-        if not is_there and one.wanted is not None and one.name not in names:
-            # Taken away since: what was just published under it is not shown.
-            names[one.name] = Gone(one.at)
-            tree.records[one.path, one.name] = tree.home.next_number()
+        self._keep_away(tree, one, merged, is_there=is_there)
         is_last = one.edit is None or one.edit.staged is one.staged
         if is_there and is_last:
             if (number := tree.records.pop((one.path, one.name), None)) is not None:
@@ -264,13 +273,28 @@ class TreePublisher:
             if one.edit is not None:
                 self._end(one.edit)
             names.pop(one.name, None)
-            self._become(one, levels, merged)
         elif one.edit is not None and one.edit.in_flight is one.staged:
             one.edit.in_flight = None
+            one.edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
+            if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed:
+                one.edit.backup = one.staged  # under its new name nothing else is durable yet
+                return
         if one.staged is not None and (is_there or not is_last):
             done.append(one.staged)
+        if is_there:
+            self._become(tree, one, levels, merged)
         if not names:
             tree.names.pop(one.path, None)
+
+    @staticmethod
+    def _keep_away(tree: WorkTree, one: Taken, merged: Merged | None, *, is_there: bool) -> None:
+        """Hide what was just published, under its name or beside it, if it was taken away since."""
+        at = (merged.beside if merged else {}).get(one.at, one.at)
+        directory, _, name = at.rpartition("/")
+        names = tree.names[one.path]
+        if not is_there and one.wanted is not None and directory == one.path and name not in names:
+            names[name] = Gone(at)
+            tree.records[one.path, name] = tree.home.next_number()
 
     def _end(self, edit: Edit) -> None:
         """Let an edit be over that is in a version now."""
@@ -279,7 +303,7 @@ class TreePublisher:
         edit.covers = None
         self.context.overlay.let_go(edit)
 
-    def _become(self, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
+    def _become(self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
         node, path = one.entry, one.at
         if not isinstance(node, Node):
             return
@@ -295,11 +319,17 @@ class TreePublisher:
         if name != one.name:
             self.context.directories.listings.changed(node.parent, one.name)
             node.name = name
+            if (edit := self.context.overlay.edits.get(node.ino)) is not None:
+                # Who goes on writing goes on with the copy, and is told.
+                del tree.names[one.path][one.name]
+                tree.names[one.path][name], edit.covers = node, None
+                edit.failure = errors.Conflict(f"somebody else changed it first; this is {name!r} now")
         self.context.overlay.become(node, listed)
 
-    async def write_down(self, tree: WorkTree, dropped: list[int]) -> None:
+    async def write_down(self, tree: WorkTree, dropped: list[int], taken: Sequence[Taken] = ()) -> None:
         """Make durable what is left of the changes of a tree."""
         edits = self.context.overlay.edits
+        going_on = [one.edit for one in taken if one.edit is not None and edits.get(one.edit.node.ino) is one.edit]
         own = [
             (path, name, entry)
             for path, name, entry in tree.entries()
@@ -311,6 +341,7 @@ class TreePublisher:
             records = []
         else:
             records = [intents.of_tree(tree), *(intents.of_name(tree, *one) for one in own)]
+            records += [record for edit in going_on if not edit.is_orphan for record in intents.of_all(edit)]
         await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
 
     def _tell_conflicts(self, tree: WorkTree, merged: Merged | None) -> None:

@@ -22,9 +22,9 @@ from artifactfs import errors
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.states import Event, State, after
 from artifactfs.tree.nodes import VersionDir
-from artifactfs.vfs.context import Context
+from artifactfs.vfs.context import PASSES, Context
 from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree
-from artifactfs.vfs.publishing import Files
+from artifactfs.vfs.publishing import Files, begun
 from artifactfs.vfs.tree_publishing import TreePublisher
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,10 @@ RETRY_S = 1.0
 RETRY_MAX_S = 60.0
 # Changes of one source that are published at once while it is well; rclone takes four, too.
 LANES = 4
+# Tries of a change until those behind it are tried first: some three minutes.
+PATIENCE = 8
 # How often a source that failed is looked at: whether anything has succeeded there since.
 LOOK_S = 1.0
-# May pass by itself. Credentials may be mended while we wait.
-PASSES = (
-    errors.Unavailable, errors.Unreachable, errors.TimedOut, errors.QuotaExceeded, errors.AccessDenied,
-    errors.NoLocalSpace,
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -144,12 +141,16 @@ class WriteBack:
     def _startable(self) -> list[Job]:
         now, found, begun = trio.current_time(), [], Counter(self._busy)
         jobs = self.overlay.jobs()
-        in_order = {job.source for job in jobs if job.has_waited and job.due_at < math.inf} | set(self._failing)
-        for job in jobs:
-            lanes = 1 if job.source in in_order else LANES
-            if isinstance(job, Edit) and job.staged.writers and job.in_flight is None:
+        waited = {job.source for job in jobs if job.has_waited and (job.is_under_way or job.due_at < math.inf)}
+        # One that fails again and again, whatever its source does for others, does not stand before them for ever.
+        for job in sorted(jobs, key=lambda job: job.tries // PATIENCE):
+            is_failing = job.source in self._failing
+            lanes = 1 if is_failing or job.source in waited else LANES
+            if isinstance(job, Edit) and job.in_flight is None and (job.staged.writers or not job.staged.sealed):
                 continue  # it is due when it is closed
-            if job.under_way is None and job.due_at <= now and begun[job.source] < lanes:
+            # While its source fails the pause is the source's: the oldest change is the one that finds out.
+            is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
+            if job.under_way is None and is_due and begun[job.source] < lanes:
                 if now < self._failing.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1
@@ -158,28 +159,30 @@ class WriteBack:
 
     def _next_look(self) -> float:
         now = trio.current_time()
+        if self._notice_recovery():
+            return now
         due = [job.due_at for job in self.overlay.jobs() if job.under_way is None]
-        soonest = min((at for at in due if at > now), default=math.inf)
-        waiting = min(self._failing.values(), default=math.inf)
-        if self._failing:
-            self._notice_recovery()
-            soonest = min(soonest, now + LOOK_S, max(waiting, now + 0.01))
-        return soonest
+        soonest = min((at for at in (*due, *self._failing.values()) if at > now), default=math.inf)
+        return min(soonest, now + LOOK_S) if self._failing else soonest
 
-    def _notice_recovery(self) -> None:
-        """Try at once what waits for a source that has answered something else meanwhile."""
-        now = trio.current_time()
-        for source, until in self._failing.items():
-            if until > now and self.well_at(source) > self._failed_at.get(source, math.inf):
-                self._failing[source] = now
-                for job in self.overlay.jobs():
-                    if job.source == source and job.due_at < math.inf:
-                        job.due_at = now
+    def _notice_recovery(self) -> bool:
+        """Try at once what waits for a source that has answered something else meanwhile; tell whether any has."""
+        now, found = trio.current_time(), False
+        for source, until in list(self._failing.items()):
+            waiting = [job for job in self.overlay.jobs() if job.source == source and job.due_at < math.inf]
+            if not waiting and not self._busy[source]:
+                del self._failing[source]  # what failed was taken back, or refused: who comes next finds out
+            elif until > now and self.well_at(source) > self._failed_at.get(source, math.inf):
+                self._failing[source], found = now, True
+                for job in waiting:
+                    job.due_at = now
+        return found
 
     # -- one change ------------------------------------------------------------------------------------------
 
     def _begin(self, job: Job) -> None:
-        job.under_way = trio.Event()
+        # Whoever changes it from now on says when it is due again.
+        job.under_way, job.due_at = trio.Event(), math.inf
         self._busy[job.source] += 1
 
     async def _run(self, job: Job) -> None:
@@ -223,8 +226,10 @@ class WriteBack:
     def _failed(self, job: Job, error: Exception) -> None:
         job.error, job.failed_at = str(error) or type(error).__name__, time.time()
         now = trio.current_time()
+        if job.state in {State.FAILED, State.CONFLICT}:
+            job.state = begun(job.state)  # it failed before the service was asked
         if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
-            job.state, job.due_at, job.failure = after(job.state, Event.REFUSAL), math.inf, error
+            job.state, job.failure = after(job.state, Event.REFUSAL), error
             log.warning("refused and kept here: %s: %s", type(error).__name__, error)
         else:
             job.state = after(job.state, Event.FAILURE)

@@ -23,12 +23,13 @@ from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.staging import Staging
 from artifactfs.journal.states import Event, State, after
 from artifactfs.providers.base import Change, Publisher
+from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.beginning import Beginner
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, key_of
+from artifactfs.vfs.overlay import Edit, Gone, Overlay, WorkTree, key_of
 from artifactfs.vfs.sources import Source
 from artifactfs.vfs.writeback import Policy, WriteBack
 
@@ -92,6 +93,7 @@ class Writer:
             edit.staged.truncate(0)
         edit.staged.writers += 1
         edit.due_at = math.inf
+        self._take_notice(edit)
         return edit
 
     async def begin(self, node: Node, *, copy: bool) -> None:
@@ -113,7 +115,7 @@ class Writer:
             fresh = await trio.to_thread.run_sync(edit.home.clone, old) if copy else edit.home.open()
             fresh.executable, fresh.mtime_ns = old.executable, old.mtime_ns
             fresh.touched, fresh.dirty, fresh.uncopied = False, False, 0 if copy else 1
-            if edit.in_flight is None and edit.tries:
+            if edit.in_flight is None and edit.tries and edit.state is not State.FAILED:
                 # Nobody knows what became of these: that is found out first, or they would look like somebody else's.
                 edit.in_flight = old
                 edit.flight_record = intents.of_edit(edit)
@@ -127,12 +129,57 @@ class Writer:
         edit = self.beginner.create(parent, name, executable=executable)
         if isinstance(parent.directory, VersionDir):
             edit.base = self.tree(parent).base
+        elif (ghost := self.overlay.doomed_at(edit.directory, parent.source, name)) is not None:
+            if self.inherit(edit, ghost):
+                self.overlay.let_go(ghost)
         else:
             self.give(removal_to=edit, name=name)
         self.overlay.begin(edit)
         self.overlay.show(edit)
         self._take_notice(edit)
         return edit
+
+    def inherit(self, edit: Edit, replaced: Edit) -> bool:
+        """Go on with a save that nobody knows the end of; return whether there was one.
+
+        It is published first, as what it was: else its outcome would look like somebody else's change.
+        """
+        flight = replaced.in_flight or replaced.staged
+        if not replaced.tries or edit.tries or edit.home is not replaced.home or flight.writers:
+            return False
+        edit.in_flight = replaced.given = flight
+        edit.flight_record = replaced.flight_record or intents.of_edit(replaced)
+        edit.flight_record.number = flight.number
+        edit.flight_record.what["doomed"] = False
+        edit.tries, edit.facts = replaced.tries, replaced.facts
+        edit.base, edit.base_sha256, edit.is_local = replaced.base, replaced.base_sha256, replaced.is_local
+        edit.node.artifact = replaced.node.artifact
+        return True
+
+    async def copied(self, edit: Edit) -> None:
+        """Let an edit go on with a copy of its bytes; the others are what is being saved."""
+        async with edit.lock:
+            old = edit.staged
+            fresh = await trio.to_thread.run_sync(edit.home.clone, old)
+            fresh.writers, old.writers = old.writers, 0
+            edit.staged, edit.number, edit.in_flight = fresh, fresh.number, old
+
+    async def doom(self, edit: Edit) -> None:
+        """Let a save that nobody knows the end of go on without a name, to be taken back; the edit leaves it."""
+        flight = edit.in_flight or edit.staged
+        identity = ("doomed", edit.source, str(flight.path))
+        node = Node(number(identity), identity, edit.node.kind, edit.node.name, source=edit.source)
+        ghost = Edit(
+            source=edit.source, home=edit.home, number=flight.number, node=node, staged=flight,
+            directory=edit.directory, base=edit.base, base_sha256=edit.base_sha256, is_local=edit.is_local,
+            tries=edit.tries, facts=edit.facts, since_ns=edit.since_ns, state=State.SEALED, shown=edit.shown,
+            doomed=True, due_at=trio.current_time(),
+        )  # fmt: skip
+        await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(ghost))
+        edit.given, edit.in_flight, edit.flight_record, edit.tries, edit.facts = flight, None, None, 0, {}
+        self.overlay.begin(ghost)
+        self.overlay.put(edit.directory, edit.source, edit.node.name, Gone())
+        self.writeback.wake()
 
     def give(self, *, removal_to: Edit, name: str) -> None:
         """Let an edit go on with the artifact that had its name a moment ago."""
@@ -248,7 +295,7 @@ class Writer:
                 )
             edit.state = after(edit.state, Event.SEAL)
             await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit))
-            if not edit.is_orphan:
+            if not edit.is_orphan and self.overlay.edits.get(edit.node.ino) is edit:
                 # From here on the name stands for this, also when somebody else saves the file meanwhile.
                 self.overlay.show(edit)
             if edit.backup is not None:
@@ -281,8 +328,11 @@ class Writer:
 
     async def seal_again(self, edit: Edit) -> None:
         """Make it durable that an edit stands in another place now, or is another file's next version."""
-        if edit.staged.touched and (edit.staged.sealed or edit.staged.size) and not edit.is_orphan:
+        staged = edit.staged
+        if staged.touched and not edit.is_orphan and (staged.sealed or staged.size or not staged.writers):
             await self.seal(edit)
+        elif not edit.is_orphan and (records := intents.of_all(edit)):
+            await trio.to_thread.run_sync(edit.home.journal.put, *records)
 
     async def release(self, edit: Edit) -> None:
         """Take back one writer; after the last one the edit is published, soon."""
@@ -321,6 +371,13 @@ class Writer:
         else:
             self.overlay.let_go(edit)
             edit.home.discard(edit.staged)
+            self._without(edit)
+
+    def _without(self, edit: Edit) -> None:
+        """Have a tree looked at that has an edit less: that may have been all that was changed in it."""
+        tree = self.overlay.tree_of(edit.directory, edit.source)
+        if tree is not None:
+            self.writeback.schedule_tree(tree)
 
     async def _back_to(self, edit: Edit, earlier: Staged) -> None:
         staged, edit.staged = edit.staged, earlier
@@ -350,6 +407,7 @@ class Writer:
             if shown is edit.node:
                 self.writeback.hide_again(edit.replaces)
         await trio.to_thread.run_sync(edit.home.discard, edit.staged)
+        self._without(edit)
 
     def _parent(self, edit: Edit) -> Node:
         return Node(0, (), edit.node.kind, "", directory=edit.directory, source=edit.source)

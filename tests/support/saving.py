@@ -118,7 +118,7 @@ def killed(mount: Mounted) -> None:
     while time.monotonic() < end:
         time.sleep(0.02)  # noqa: TID251 - no event loop here
         try:
-            os.stat(mount.path)  # the kernel answers this itself for as long as it may believe the root's attributes
+            os.stat(mount.path / f".{time.monotonic_ns()}")  # nothing that the kernel could answer itself
         except OSError as error:
             if error.errno == errno.ENOTCONN:
                 return

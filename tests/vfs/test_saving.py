@@ -1,294 +1,379 @@
-"""The filesystem over a real local store, without a mount: what happens between two operations.
+"""Files that are written: what is shown meanwhile, what is published when, and in which order."""
 
-The kernel sends many operations at once; here they meet at the worst moment on purpose.
-"""
+from __future__ import annotations
 
 import errno
-import itertools
 import os
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trio
 
 from artifactfs import errors
-from artifactfs.content.block_store import BlockStore
-from artifactfs.content.facts import Facts
-from artifactfs.content.reader import ContentReader
-from artifactfs.journal.staging import Staging
-from artifactfs.providers.local.provider import LocalProvider
-from artifactfs.store.catalog import Store
-from artifactfs.tree.inodes import ROOT
-from artifactfs.tree.nodes import Node
-from artifactfs.vfs.control_dir import ControlFiles
-from artifactfs.vfs.filesystem import Change, FileSystem
-from artifactfs.vfs.overlay import RESERVED_S, Edit
-from artifactfs.vfs.recovery import recover
-from artifactfs.vfs.sources import Source
+from artifactfs.vfs.filesystem import Change
+from artifactfs.vfs.writeback import EMPTY_S, PASSING_S, Policy
+from tests.vfs.world import BOTH, EMPTY, LATER_S, READ, WRITE, World, opened
 
-WRITE, EMPTY = os.O_WRONLY, os.O_WRONLY | os.O_TRUNC
+# -- when ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class World:
-    """A filesystem over a store, with the few operations of the kernel that the tests need."""
-
-    fs: FileSystem
-    store: Store
-    reports: list[str]
-
-    async def look(self, path: str) -> Node:
-        """Look a path up as the kernel does, counting."""
-        node = self.fs.node(ROOT)
-        for name in path.split("/"):
-            node = await self.fs.lookup(node.ino, name)
-            self.fs.accepted(node)
-        return self.fs.node(node.ino)
-
-    async def mkdir(self, path: str) -> Node:
-        parent, _, name = path.rpartition("/")
-        above = await self.look(parent) if parent else self.fs.node(ROOT)
-        node = await self.fs.mkdir(above.ino, name)
-        self.fs.accepted(node)
-        return node
-
-    async def create(self, path: str, data: bytes = b"") -> int:
-        """Make a file and write to it; return the handle."""
-        parent, _, name = path.rpartition("/")
-        node, handle = await self.fs.create((await self.look(parent)).ino, name, executable=False)
-        self.fs.accepted(node)
-        self.fs.write(handle, 0, data)
-        return handle
-
-    async def close(self, handle: int) -> None:
-        await self.fs.flush(handle)
-        await self.fs.release(handle)
-
-    async def put(self, path: str, data: bytes) -> None:
-        """Write a whole file, new or not."""
-        try:
-            handle = (await self.fs.open((await self.look(path)).ino, EMPTY)).handle
-            self.fs.write(handle, 0, data)
-        except errors.NotFound:
-            handle = await self.create(path, data)
-        await self.close(handle)
-
-    async def read(self, path: str) -> bytes:
-        opened = await self.fs.open((await self.look(path)).ino, os.O_RDONLY)
-        data = await self.fs.read(opened.handle, 0, 1 << 20)
-        await self.fs.release(opened.handle)
-        return data
-
-    async def names(self, path: str) -> set[str]:
-        handle = await self.fs.opendir((await self.look(path)).ino)
-        found = {node.name for node in self.fs.readdir(handle)}
-        await self.fs.release(handle)
-        return found - {"by-id"}
-
-    def versions(self, name: str) -> list[bytes]:
-        """Return what the store has of an artifact of a name, oldest first."""
-        (artifact,) = [a for a in self.store.artifacts(deleted=True) if a.name == name]
-        return [self.store.objects.read(version.sha256 or "") for version in self.store.versions(artifact.id)]
+async def test_many_saves_within_the_quiet_period_are_one_version(world: World):
+    for text in (b"one", b"two", b"three"):
+        await world.put("w/f", text)
+        await world.elapse(0.5)
+    assert world.publisher.calls == []
+    assert await world.read("w/f") == b"three"
+    await world.elapse()
+    assert world.versions("f") == [b"three"]
+    assert await world.read("w/f") == b"three"
+    world.nothing_is_left()
 
 
-@asynccontextmanager
-async def opened(tmp_path: Path) -> AsyncIterator[World]:
-    """Have a filesystem as a mount has it."""
-    store = Store(tmp_path / "store")
-    facts = Facts(tmp_path / "facts.db")
-    blocks = BlockStore(tmp_path / "cache", 1 << 20, 0)
-    provider = LocalProvider("mine", store)
-    source = Source("mine", provider, "fingerprint", 1)
-    staging = Staging.fresh(tmp_path / "drafts")
-    reports: list[str] = []
-    async with trio.open_nursery() as nursery:
-        reader = ContentReader(
-            nursery, blocks, facts, {"mine": provider}, local_path=provider.path, fingerprints={"mine": "fingerprint"}
-        )
-        fs = FileSystem({"mine": source}, reader, staging, ControlFiles(dict), single=True)
-        fs.writer.saver.report = lambda _source, path, message: reports.append(f"{path}: {message}")
-        for left in Staging.abandoned(tmp_path / "drafts"):
-            await recover(fs.writer, left)
-        yield World(fs, store, reports)
-        await fs.writer.finish()
-        nursery.cancel_scope.cancel()
-    reader.close()
-    for resource in (staging, blocks, facts, store):
-        resource.close()
+@pytest.mark.parametrize(
+    ("name", "text", "pause_s"), [("4913", b"x", PASSING_S), ("f.tmp", b"x", PASSING_S), ("f", b"", EMPTY_S)]
+)
+async def test_what_is_probably_not_done_yet_waits_longer(world: World, name: str, text: bytes, pause_s: float):
+    """A passing name and an empty new file: in every recorded save the rename or the content follows."""
+    await world.put(f"w/{name}", text)
+    await world.elapse(pause_s - 1)
+    assert world.publisher.calls == []
+    await world.elapse(LATER_S)
+    assert world.versions(name) == [text]
+    world.nothing_is_left()
 
 
-@pytest.fixture
-async def world(tmp_path: Path):
-    async with opened(tmp_path) as found:
-        await found.mkdir("w")
-        yield found
-    assert not found.fs.writer.overlay.edits
-    assert not list((tmp_path / "drafts").rglob("*.draft"))
+async def test_a_dropping_never_leaves_this_machine(tmp_path: Path, standing_still: None):
+    """Nor by the end of the mount, nor by the next one, which has it still."""
+    async with opened(tmp_path) as world:
+        await world.mkdir("w")
+        await world.put("w/.f.swp", b"swap")
+        await world.elapse(100)
+        await world.fs.writer.finish()
+    async with opened(tmp_path) as world:
+        assert await world.read("w/.f.swp") == b"swap"
+        await world.elapse(100)
+        assert world.publisher.calls == []
+        await world.unlink("w/.f.swp")
+        world.nothing_is_left()
+        assert world.store.artifacts(deleted=True) == []
 
 
-async def eventually(is_so) -> None:
-    """Wait until something is so: the clock jumps, but the store works in real time."""
-    for _ in range(1000):
-        if is_so():
-            return
-        await trio.sleep(10)
-        await trio.to_thread.run_sync(threading.Event().wait, 0.01)
-    raise TimeoutError
+async def test_a_dropping_that_is_renamed_is_saved(world: World):
+    await world.put("w/f~", b"text")
+    await world.rename("w/f~", "w/f")
+    await world.elapse()
+    assert world.versions("f") == [b"text"]
+    world.nothing_is_left()
 
 
-async def begun(edit: Edit) -> None:
-    """Wait until the save of an edit has begun, and not a step longer."""
-    with trio.fail_after(30):
-        for _ in itertools.count():
-            if edit.saving is not None:
-                return
-            await trio.lowlevel.checkpoint()
+async def test_an_unchanged_save_makes_no_request(world: World):
+    """The same bytes again, and what is only about the file: its time and its mode."""
+    await world.put("w/f", b"text")
+    await world.elapse()
+    world.publisher.calls.clear()
+    before = await world.look("w/f")
+    await world.put("w/f", b"text")
+    await world.elapse()
+    await world.fs.setattr(before.ino, Change(mtime_ns=10**18), None)
+    await world.fs.setattr(before.ino, Change(executable=True), None)
+    await world.elapse()
+    assert world.publisher.calls == []
+    after = await world.look("w/f")
+    assert (after.ino, after.mtime_ns, after.executable) == (before.ino, 10**18, True)
+    world.nothing_is_left()
 
 
-async def test_however_many_open_a_file_at_once_it_is_one_edit(world: World):
-    """Writers that come together, some of which empty the file, share one draft, and nothing of it is lost."""
-    for flags in (WRITE, EMPTY):
-        await world.put("w/f", b"0123456789")
-        ino = (await world.look("w/f")).ino
-        handles: list[int] = []
-
-        async def open_one(how: int, ino: int = ino, handles: list[int] = handles) -> None:
-            handles.append((await world.fs.open(ino, how)).handle)
-
-        async with trio.open_nursery() as nursery:
-            for how in (WRITE, flags, WRITE, os.O_RDWR):
-                nursery.start_soon(open_one, how)
-        for number, handle in enumerate(handles):
-            world.fs.write(handle, number, b"ABCD"[number : number + 1])
-        for handle in handles:
-            await world.close(handle)
-        expected = b"ABCD456789" if flags == WRITE else b"ABCD"
-        assert await world.read("w/f") == expected
-        assert world.versions("f")[-1] == expected
+async def test_opening_for_writing_alone_makes_nothing(world: World):
+    """Neither a version nor a draft that stays."""
+    await world.put("w/f", b"text")
+    await world.elapse()
+    world.publisher.calls.clear()
+    await world.close(await world.open("w/f", BOTH))
+    world.nothing_is_left()
+    assert world.publisher.calls == []
+    assert await world.read("w/f") == b"text"
 
 
-async def test_who_opens_during_a_save_waits_for_it(world: World):
-    """A writer that comes while the file is being saved changes the next version, not the one under way."""
-    handle = await world.create("w/f", b"x" * 3_000_000)
-    ino = (await world.look("w/f")).ino
-    order = []
-
-    async def release() -> None:
-        await world.close(handle)
-        order.append("saved")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(release)
-        await begun(world.fs.writer.overlay.edits[ino])
-        again = (await world.fs.open(ino, EMPTY)).handle
-        order.append("opened")
-    world.fs.write(again, 0, b"second")
-    await world.close(again)
-    assert sorted(order) == ["opened", "saved"]
-    assert world.versions("f") == [b"x" * 3_000_000, b"second"]
-
-
-async def test_a_deadline_ends_the_wait_and_not_the_save(world: World):
-    """The kernel's request is given up in the middle of a save: it is made all the same."""
-    for number in range(20):
-        handle = await world.create(f"w/f{number}", b"text")
-        await world.fs.flush(handle)
-        with trio.move_on_after(number / 2000):
-            await world.fs.release(handle)  # given up sooner or later
-    await world.fs.writer.turns.all_done()
-    assert all(world.versions(f"f{number}") == [b"text"] for number in range(20))
-
-
-async def test_a_look_waits_for_the_save_before_it(world: World):
-    """A release that has begun is seen by the listing, the size and the versions that are asked for after it."""
+async def test_a_flush_publishes_nothing_and_the_last_release_does(world: World):
     handle = await world.create("w/f", b"text")
-    await world.fs.flush(handle)
-    (edit,) = world.fs.writer.overlay.edits.values()
+    other = await world.open("w/f", WRITE)
+    for _ in range(2):
+        await world.fs.flush(handle)
+        await world.elapse(100)
+    await world.fs.release(handle)
+    await world.elapse(100)
+    assert world.publisher.calls == []
+    await world.close(other)
+    await world.elapse()
+    assert world.versions("f") == [b"text"]
+    world.nothing_is_left()
+
+
+async def test_write_through_waits_for_the_store(tmp_path: Path, standing_still: None):
+    """A flush with new data returns when the store has it, a second one asks nobody, and a failure is told."""
+    async with opened(tmp_path, policy=Policy(write_through=True)) as world:
+        await world.mkdir("w")
+        await world.mkdir("w/t")
+        for path in ("w/f", "w/t/f"):
+            handle = await world.create(path, b"text")
+            await world.fs.flush(handle)
+            await world.fs.flush(handle)
+            if path == "w/f":
+                assert world.versions("f") == [b"text"]
+            else:
+                assert world.stored("t") == {"f": b"text"}
+            world.fs.write(handle, 4, b"!")
+            world.publisher.next(error=errors.Unavailable("not now"))
+            with pytest.raises(errors.Unavailable):
+                await world.fs.flush(handle)
+            await world.fs.release(handle)
+            await world.elapse(10)
+        assert world.versions("f") == [b"text", b"text!"]
+        assert world.stored("t") == {"f": b"text!"}
+        world.nothing_is_left()
+
+
+# -- writers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [WRITE, EMPTY])
+@pytest.mark.parametrize("is_saved", [True, False])
+async def test_however_many_open_a_file_at_once_it_is_one_edit(world: World, *, flags: int, is_saved: bool):
+    """Writers that come together, some of which empty the file, share one draft, and nothing of it is lost."""
+    await world.put("w/f", b"0123456789")
+    await world.elapse(LATER_S if is_saved else 0.1)
+    ino = (await world.look("w/f")).ino
+    handles: list[int] = []
+
+    async def open_one(how: int) -> None:
+        handles.append((await world.fs.open(ino, how)).handle)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.fs.release, handle)
-        await begun(edit)
-        assert "f" in await world.names("w")
-        assert world.versions("f") == [b"text"]
+        for how in (WRITE, flags, WRITE, os.O_RDWR):
+            nursery.start_soon(open_one, how)
+    for number, handle in enumerate(handles):
+        world.fs.write(handle, number, b"ABCD"[number : number + 1])
+    for handle in handles:
+        await world.close(handle)
+    expected = b"ABCD456789" if flags == WRITE else b"ABCD"
+    assert await world.read("w/f") == expected
+    await world.elapse()
+    assert world.versions("f") == [b"0123456789", expected][not is_saved :]
+    assert await world.read("w/f") == expected
+    world.nothing_is_left()
 
 
-async def test_an_inode_never_shows_two_contents(world: World):
-    """Old content that comes back, by this mount or another, is never mixed up with what was saved over it."""
-    await world.put("w/f", b"A")
-    await world.put("w/f", b"B")
-    one = await world.look("w/f")
-    artifact = world.store.artifacts()[0]
-    await trio.sleep(1.1)  # longer than the listing is believed
-    world.store.save_file(artifact.id, world.store.objects.put(b"A"), 1)
-    other = await world.look("w/f")
-    assert other.ino != one.ino
-    assert await world.read("w/f") == b"A"
-    held = await world.fs.open(one.ino, os.O_RDONLY)
-    assert await world.fs.read(held.handle, 0, 9) == b"B"
-    await world.fs.release(held.handle)
-    await world.put("w/f", b"B")
-    assert await world.read("w/f") == b"B"
-    assert world.versions("f") == [b"A", b"B", b"A", b"B"]
+async def test_who_writes_during_a_save_writes_to_bytes_of_their_own(world: World):
+    """Both contents are saved, in order, and what is shown is always the newer one."""
+    await world.put("w/f", b"first")
+    held = world.publisher.next(held=True)
+    await world.reach(held)
+    ino = (await world.look("w/f")).ino
+    handle = await world.open("w/f", WRITE)
+    world.fs.write(handle, 5, b" and second")
+    assert await world.read("w/f") == b"first and second"
+    held.go.set()
+    await world.settle()
+    assert world.versions("f") == [b"first"]
+    assert await world.read("w/f") == b"first and second"
+    await world.close(handle)
+    await world.elapse()
+    assert world.versions("f") == [b"first", b"first and second"]
+    assert (await world.look("w/f")).ino == ino
+    assert await world.read("w/f") == b"first and second"
+    world.nothing_is_left()
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_a_fork_that_nobody_wrote_to_falls_back(world: World, *, flushed: bool):
+    await world.put("w/f", b"text")
+    held = world.publisher.next(held=True)
+    await world.reach(held)
+    handle = await world.open("w/f", WRITE)
+    if flushed:
+        await world.fs.flush(handle)
+    await world.fs.release(handle)
+    assert world.drafts() == ["1.draft"]
+    held.go.set()
+    await world.elapse()
+    assert world.versions("f") == [b"text"]
+    assert await world.read("w/f") == b"text"
+    world.nothing_is_left()
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_a_fork_that_outlives_the_save_and_is_not_written_to(world: World, *, flushed: bool):
+    """Who has the file open when its save ends, and closes it then, has changed nothing."""
+    await world.put("w/f", b"text")
+    held = world.publisher.next(held=True)
+    await world.reach(held)
+    ino = (await world.look("w/f")).ino
+    handle = await world.open("w/f", BOTH)
+    held.go.set()
+    await world.settle()
+    if flushed:
+        await world.fs.flush(handle)
+    await world.fs.release(handle)
+    opened_again = (await world.fs.open(ino, READ)).handle
+    assert await world.fs.read(opened_again, 0, 9) == b"text"
+    await world.fs.release(opened_again)
+    await world.elapse()
+    assert world.versions("f") == [b"text"]
+    assert await world.read("w/f") == b"text"
+    world.nothing_is_left()
+
+
+async def test_several_forks_during_one_save(world: World):
+    """Written, closed and written again while the first content is on its way: the last content follows."""
+    await world.put("w/f", b"0")
+    held = world.publisher.next(held=True)
+    await world.reach(held)
+    for text in (b"1", b"2", b"3"):
+        await world.put("w/f", text)
+    handle = await world.open("w/f", WRITE)
+    world.fs.write(handle, 1, b"4")
+    held.go.set()
+    await world.elapse()
+    assert await world.read("w/f") == b"34"
+    await world.close(handle)
+    await world.elapse()
+    assert world.versions("f") == [b"0", b"34"]
+    world.nothing_is_left()
+
+
+@pytest.mark.parametrize("saved_first", [True, False])
+async def test_rename_and_unlink_wait_for_the_save(world: World, *, saved_first: bool):
+    if saved_first:
+        await world.put("w/f", b"old")
+        await world.elapse()
+    await world.put("w/f", b"text")
+    held = world.publisher.next(held=True)
+    await world.reach(held)
+    order: list[str] = []
+
+    async def change() -> None:
+        await world.rename("w/f", "w/g")
+        order.append("renamed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(change)
+        await trio.testing.wait_all_tasks_blocked()
+        order.append("saved")
+        held.go.set()
+    assert order == ["saved", "renamed"]
+    await world.elapse()
+    assert await world.names("w") == {"g"}
+    assert await world.read("w/g") == b"text"
+    await world.put("w/g", b"newer")
+    held = world.publisher.next(held=True)
+    await world.reach(held)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.unlink, "w/g")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not world.overlay.removals
+        held.go.set()
+    await world.elapse()
+    assert await world.names("w") == set()
+    assert world.versions("g")[-1] == b"newer"
+    world.nothing_is_left()
+
+
+async def test_an_unlinked_file_stays_readable_and_leaves_nothing(world: World):
+    """Whoever had it open for reading or writing, new or saved, also over the end of a save."""
+    for is_saved in (False, True):
+        await world.put("w/f", b"text")
+        await world.elapse(LATER_S if is_saved else 0)
+        reader, writer = await world.open("w/f", READ), await world.open("w/f", BOTH)
+        await world.unlink("w/f")
+        world.fs.write(writer, 4, b"!")
+        assert await world.names("w") == set()
+        for handle in (reader, writer):
+            assert await world.fs.read(handle, 0, 9) == b"text!"
+            await world.close(handle)
+        await world.elapse()
+        world.nothing_is_left()
+    assert world.versions("f") == [b"text"]
+    assert world.publisher.calls == ["create_file", "remove"]
+
+
+# -- what the writer is told ---------------------------------------------------------------------------------------
+
+
+async def test_a_failed_write_leaves_the_file_as_it_was(world: World):
+    """The writer is told at each call; what is in the draft then is not what it meant and is not saved."""
+    for is_saved in (True, False):
+        await world.put("w/f", b"before")
+        await world.elapse(LATER_S if is_saved else 0)
+        ino = (await world.look("w/f")).ino
+        handle = (await world.fs.open(ino, EMPTY)).handle
+        world.fs.write(handle, 0, b"half of it")
+        world.overlay.edits[ino].staged.broken = OSError(errno.ENOSPC, "No space left on device")
+        with pytest.raises(OSError, match="No space"):
+            await world.fs.flush(handle)
+        await world.fs.release(handle)
+        opened_again = await world.fs.open(ino, READ)
+        assert not opened_again.keep_cache
+        await world.fs.release(opened_again.handle)
+        assert await world.read("w/f") == b"before"
+    await world.elapse()
+    assert world.versions("f") == [b"before"]
+    assert world.reports == ["w/f: not written: No space left on device"] * 2
+    world.nothing_is_left()
 
 
 async def test_who_writes_to_what_was_overtaken_is_told_to_look_again(world: World):
     """Another mount saved the file within the lifetime of a listing: the open is ESTALE, and the next look has it."""
     await world.put("w/f", b"old")
+    await world.elapse()
     node = await world.look("w/f")
-    world.store.save_file(world.store.artifacts()[0].id, world.store.objects.put(b"newer"), 5)
+    world.store.save_file(world.artifact("f").id, world.store.objects.put(b"newer"), 5)
     with pytest.raises(errors.StaleContent):
         await world.fs.open(node.ino, WRITE)
-    again = await world.look("w/f")
-    handle = (await world.fs.open(again.ino, WRITE)).handle
+    handle = await world.open("w/f", WRITE)
     world.fs.write(handle, 5, b"!")
     await world.close(handle)
+    await world.elapse()
     assert world.versions("f") == [b"old", b"newer", b"newer!"]
 
 
-async def test_what_cannot_be_saved_is_shown_and_saved_later(world: World, autojump_clock: trio.testing.MockClock):
-    """A failing store: the file is what was written, pending and reported; the save is tried again by itself."""
-    objects = world.store.objects.root
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.fs.writer.keep_saving)
-        objects.rename(objects.with_name("away"))
-        objects.write_text("")
-        await world.put("w/f", b"text")
-        node = await world.look("w/f")
-        world.fs.forget(node.ino, node.nlookup)
-        assert await world.read("w/f") == b"text"
-        assert "f" in await world.names("w")
-        assert [(node.name, why) for node, why in world.fs.writer.overlay.pending()] == [
-            ("f", "the store's disk failed: Not a directory")
-        ]
-        assert world.reports == ["w/f: not saved yet: the store's disk failed: Not a directory"]
-        await eventually(lambda: len(world.reports) > 2)
-        objects.unlink()
-        objects.with_name("away").rename(objects)
-        await eventually(lambda: world.fs.writer.overlay.pending() == [])
-        assert world.fs.writer.overlay.pending() == []
-        nursery.cancel_scope.cancel()
-    assert world.versions("f") == [b"text"]
+# -- inodes --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_failed_write_leaves_the_file_as_it_was(world: World):
-    """The writer is told at each call; what is in the draft then is not what it meant and is not saved."""
-    await world.put("w/f", b"before")
-    ino = (await world.look("w/f")).ino
-    handle = (await world.fs.open(ino, EMPTY)).handle
-    world.fs.write(handle, 0, b"half of it")
-    world.fs.writer.overlay.edits[ino].staged.broken = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(OSError, match="No space"):
-        await world.fs.flush(handle)
-    await world.fs.release(handle)
-    opened_again = await world.fs.open(ino, os.O_RDONLY)
-    assert not opened_again.keep_cache
-    await world.fs.release(opened_again.handle)
-    assert await world.read("w/f") == b"before"
-    assert world.versions("f") == [b"before"]
-    assert world.reports == ["w/f: not written: No space left on device"]
+async def test_an_inode_never_shows_two_contents(world: World):
+    """Old content that comes back, by this mount or another, is never mixed up with what was saved over it."""
+    for text in (b"A", b"B"):
+        await world.put("w/f", text)
+        await world.elapse()
+    one = await world.look("w/f")
+    world.store.save_file(world.artifact("f").id, world.store.objects.put(b"A"), 1)
+    await world.elapse()  # longer than the listing is believed
+    other = await world.look("w/f")
+    assert other.ino != one.ino
+    assert await world.read("w/f") == b"A"
+    held = (await world.fs.open(one.ino, READ)).handle
+    assert await world.fs.read(held, 0, 9) == b"B"
+    await world.fs.release(held)
+    await world.put("w/f", b"B")
+    await world.elapse()
+    assert await world.read("w/f") == b"B"
+    assert world.versions("f") == [b"A", b"B", b"A", b"B"]
+
+
+async def test_times_and_numbers_outlive_the_kernels_memory(world: World):
+    """What an editor compares after the kernel has forgotten a saved file is what it was; old aliases are dropped."""
+    await world.put("w/f", b"A")
+    before = await world.look("w/f")
+    await world.fs.setattr(before.ino, Change(mtime_ns=10**18), None)
+    for pause_s in (0, LATER_S):
+        world.fs.forget(before.ino, before.nlookup)
+        await world.elapse(pause_s)
+        after = await world.look("w/f")
+        assert (after.ino, after.mtime_ns) == (before.ino, 10**18)
+    for number in range(5):
+        await world.put("w/f", f"{number}".encode())
+        await world.elapse()
+    assert (await world.look("w/f")).ino == before.ino
+    assert len(world.overlay.saved) == 1
 
 
 async def test_a_directory_that_the_kernel_forgot_keeps_its_local_names(world: World):
@@ -300,94 +385,6 @@ async def test_a_directory_that_the_kernel_forgot_keeps_its_local_names(world: W
         world.fs.forget(node.ino, node.nlookup)
         assert world.fs.inodes.get(node.ino) is None
         assert await world.read(f"{place}/.f.swp") == b"swap"
-        await world.fs.unlink((await world.look(place)).ino, ".f.swp")
-
-
-async def test_times_and_numbers_outlive_the_kernels_memory(world: World):
-    """What an editor compares after the kernel has forgotten a saved file is what it was; the old alias is dropped."""
-    await world.put("w/f", b"A")
-    before = await world.look("w/f")
-    await world.fs.setattr(before.ino, Change(mtime_ns=10**18), None)
-    world.fs.forget(before.ino, before.nlookup)
-    after = await world.look("w/f")
-    assert (after.ino, after.mtime_ns) == (before.ino, 10**18)
-    for number in range(50):
-        await world.put("w/f", f"{number}".encode())
-    assert len(world.fs.writer.overlay.saved) == 1
-
-
-async def test_nothing_grows_with_what_was_done(world: World, autojump_clock: trio.testing.MockClock):
-    """After saves, renames and removals there are no edits, no local names, and no old reservations left."""
-    overlay = world.fs.writer.overlay
-    for number in range(10):
-        await world.put(f"w/f{number}", b"x")
-        await world.fs.unlink((await world.look("w")).ino, f"f{number}")
-    assert len(overlay._reserved) == 10
-    await trio.sleep(RESERVED_S + 1)
-    await world.put("w/g", b"x")
-    await world.fs.unlink((await world.look("w")).ino, "g")
-    assert (len(overlay._reserved), overlay.edits, overlay._names) == (1, {}, {})
-
-
-async def test_a_reserved_name_is_an_artifact_of_its_own_later(world: World, autojump_clock: trio.testing.MockClock):
-    """Removed and made again within a minute it is the same artifact; after that, another one."""
-    await world.put("w/f", b"1")
-    for pause, artifacts in ((1, 1), (RESERVED_S + 1, 2)):
-        await world.fs.unlink((await world.look("w")).ino, "f")
-        await trio.sleep(pause)
-        await world.put("w/f", b"2")
-        assert len(world.store.artifacts(deleted=True)) == artifacts
-
-
-async def test_rename_over_a_file_that_is_open_for_writing(world: World):
-    """The new file is what was renamed there; what the old one's writer goes on writing is nobody's."""
-    await world.put("w/f", b"old")
-    await world.put("w/g", b"new")
-    folder = (await world.look("w")).ino
-    handle = (await world.fs.open((await world.look("w/f")).ino, WRITE)).handle
-    world.fs.write(handle, 0, b"too late")
-    await world.fs.rename((folder, "g"), (folder, "f"), replace=True)
-    assert await world.fs.read(handle, 0, 99) == b"too late"
-    await world.close(handle)
-    assert await world.names("w") == {"f"}
-    assert await world.read("w/f") == b"new"
-    assert world.versions("f") == [b"old", b"new"]
-
-
-async def test_a_recovery_that_was_made_already_makes_nothing(tmp_path: Path):
-    """Killed between the save and its acknowledgement: the next mount finds that the content is there."""
-    async with opened(tmp_path) as world:
-        await world.mkdir("w")
-        await world.put("w/f", b"base")
-        handle = (await world.fs.open((await world.look("w/f")).ino, EMPTY)).handle
-        world.fs.write(handle, 0, b"saved")
-        await world.fs.flush(handle)
-        edit = next(iter(world.fs.writer.overlay.edits.values()))
-        world.store.save_file(world.store.artifacts()[0].id, world.store.objects.put(b"saved"), 5)
-        # As a killed process leaves it: neither saved nor discarded by this mount.
-        world.fs.writer.overlay.edits.clear()
-        edit.staged.close()
-    async with opened(tmp_path) as world:
-        assert await world.names("w") == {"f"}
-        assert world.versions("f") == [b"base", b"saved"]
-    assert not list((tmp_path / "drafts").iterdir())
-
-
-async def test_drafts_of_a_source_that_is_not_mounted_wait_for_it(tmp_path: Path):
-    """Another account's unfinished save stays where it is until that account is mounted."""
-    async with opened(tmp_path) as world:
-        await world.mkdir("w")
-        handle = await world.create("w/f", b"text")
-        await world.fs.flush(handle)
-        edit = next(iter(world.fs.writer.overlay.edits.values()))
-        world.fs.writer.overlay.edits.clear()
-        edit.staged.close()
-    (record,) = (tmp_path / "drafts").rglob("*.json")
-    text = record.read_text()
-    record.write_text(text.replace('"fingerprint": "fingerprint"', '"fingerprint": "another"'))
-    async with opened(tmp_path) as world:
-        assert await world.names("w") == set()
-    assert record.exists()
-    record.write_text(text)
-    async with opened(tmp_path) as world:
-        assert await world.read("w/f") == b"text"
+        await world.unlink(f"{place}/.f.swp")
+    await world.elapse()
+    world.nothing_is_left()
