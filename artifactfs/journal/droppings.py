@@ -32,8 +32,8 @@ _DROPPINGS = re.compile(
     """,
     re.VERBOSE,
 )
-# Of recorded saves too (vim's 4913, sed, perl, patch, rsync, zip, git, browsers, sqlite3, mktemp), but people name files so
-# as well: `poetry.lock`, `2024`, `zipfiles`, `trip-journal`.
+# Of recorded saves too (vim's 4913, sed, perl, patch, rsync, zip, git, browsers, sqlite3, mktemp), but people name
+# files so as well: `poetry.lock`, `2024`, `zipfiles`, `trip-journal`.
 _PASSING = re.compile(
     r"""
       \d{4,5} | .+\.(tmp|temp|part|partial|download|lock) | .+\.tmp\.\d+(\..+)?

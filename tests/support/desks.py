@@ -158,7 +158,7 @@ class Outputs(Workflows):
     """Outputs of agents at Syntropic137, each of a run: what is there can be saved, and no new file be made."""
 
     makes = False
-    renamed = None
+    renamed: ClassVar[Counter[str] | None] = None
 
     def add(self, number: int) -> None:
         if number == 0:
