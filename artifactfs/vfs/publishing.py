@@ -65,6 +65,8 @@ class Files:
             return
         await self._follow_removal(edit)
         attempt = await self._start(edit)
+        if attempt is None:
+            return
         flight = edit.in_flight or edit.staged
         draft = await trio.to_thread.run_sync(flight.draft, edit.base_sha256)
         try:
@@ -88,6 +90,8 @@ class Files:
     async def _find_out(self, edit: Edit) -> None:
         """Carry a save out whose name was taken away, or find that it was carried out, and have it removed."""
         attempt = await self._start(edit)
+        if attempt is None:
+            return
         draft = await trio.to_thread.run_sync(edit.staged.draft, edit.base_sha256)
         artifact = edit.base
         try:
@@ -114,13 +118,19 @@ class Files:
             if removal is not None:
                 removal.given_to, edit.replaces, edit.base = edit, removal, removal.artifact
 
-    async def _start(self, edit: Edit) -> Try:
+    async def _start(self, edit: Edit) -> Try | None:
+        """Note that a try begins; None if there is nothing whole to be published at this moment."""
         async with edit.lock:
+            if edit.in_flight is None:
+                # Between the decision to publish it and now somebody may have begun to write: to a copy, or anew.
+                is_whole = edit.staged.sealed and not edit.staged.writers
+                flight = edit.staged if is_whole else edit.backup
+                if flight is None:
+                    return None
+                edit.in_flight, edit.backup = flight, None if flight is edit.backup else edit.backup
+                edit.flight_record = intents.of_edit(edit, flight)
             is_first = edit.tries == 0
             edit.tries += 1
-            if edit.in_flight is None:
-                edit.in_flight = edit.staged
-                edit.flight_record = intents.of_edit(edit)
             edit.state = begun(edit.state) if edit.in_flight is edit.staged else edit.state
             record = edit.flight_record or intents.of_edit(edit)
             record.tries, record.state = edit.tries, State.PUBLISHING
