@@ -342,6 +342,11 @@ class Overlay:
         removal = self.removals.get((key_of(directory, source), name))
         return None if removal is None or removal.is_under_way or removal.given_to else removal
 
+    def beside(self, edit: Edit, name: str) -> Edit | None:
+        """Return the edit of a name in the directory of another one, if there is one."""
+        entry = (self._level(edit.directory, edit.source) or {}).get(name)
+        return self.edits.get(entry.ino) if isinstance(entry, Node) else None
+
     def edits_of(self, tree: WorkTree) -> list[Edit]:
         """Return the edits of files that have a name in a tree."""
         return [

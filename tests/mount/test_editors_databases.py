@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +138,50 @@ def test_a_database_in_a_transaction_is_not_published(
         opened.close()
     flushed(at.mount.path)
     assert _checked(at.held(folder)[name], tmp_path) == list(range(1, 500))
+
+
+# Leaves a transaction that has begun to write the database itself: its cache is too small for it.
+HALF = """
+import sqlite3, sys, time
+opened = sqlite3.connect(sys.argv[1], isolation_level=None)
+opened.executescript("PRAGMA cache_size=1; BEGIN; UPDATE t SET x = x + 1000;")
+opened.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(5000, 8000)])
+print("in the middle", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("place", ["tree", "files"])
+def test_a_database_whose_program_was_killed_waits_for_the_next_one(
+    request: pytest.FixtureRequest, tmp_path: Path, place: str
+):
+    """Without its journal, which stays here, it would be damaged there; a flush says so, and a remount keeps both."""
+    at: Desk = request.getfixturevalue(place)
+    folder, _ = at.take()
+    before = list(range(3000))
+    opened = sqlite3.connect(folder / "half.db")
+    opened.execute("CREATE TABLE t(x)")
+    opened.executemany("INSERT INTO t VALUES (?)", [(number,) for number in before])
+    opened.commit()
+    opened.close()
+    flushed(at.mount.path)
+    begin = len(at.lab.seen)
+    with subprocess.Popen([sys.executable, "-c", HALF, folder / "half.db"], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        program.kill()
+    try:
+        for _ in range(2):
+            done = at.mount.artifactfs("flush", str(at.mount.path), check=False)
+            assert (done.returncode, "in the middle of a transaction" in done.stderr) == (1, True), done.stderr
+            assert not [one for one in at.lab.seen[begin:] if one.method not in {"GET", "HEAD"}]
+            assert _checked(at.held(folder)["half.db"], tmp_path) == before
+            at.remount()
+    finally:
+        assert shell("sqlite3 half.db 'SELECT count(*), max(x) FROM t'", folder) == "3000|2999\n"
+    flushed(at.mount.path)
+    assert _checked(at.held(folder)["half.db"], tmp_path) == before
+    assert "half.db-journal" not in at.listed(folder)
 
 
 def test_a_database_and_other_bytes_are_refused_where_only_text_is_kept(workflow: Desk):

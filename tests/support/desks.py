@@ -112,7 +112,7 @@ class Desk(ABC):
 
     def remount(self) -> None:
         """End the mount, forget all that was cached, and mount again."""
-        self.mount.artifactfs("umount", str(self.mount.path))
+        self.mount.artifactfs("umount", str(self.mount.path), check=False)  # 1 if something waits
         shutil.rmtree(self.mount.home / ".cache/artifactfs")
         place, config = str(self.mount.path), str(self.mount.home / "config.toml")
         self.mount.artifactfs("mount", place, "--config", config)
