@@ -32,13 +32,13 @@ _DROPPINGS = re.compile(
     """,
     re.VERBOSE,
 )
-# Of recorded saves too (vim's 4913, sed, perl, patch, rsync, zip, git, browsers, sqlite3), but people name files so as
-# well: `poetry.lock`, `2024`, `zipfiles`, `trip-journal`.
+# Of recorded saves too (vim's 4913, sed, perl, patch, rsync, zip, git, browsers, sqlite3, mktemp), but people name
+# files so as well: `poetry.lock`, `2024`, `zipfiles`, `trip-journal`.
 _PASSING = re.compile(
     r"""
       \d{4,5} | .+\.(tmp|temp|part|partial|download|lock) | .+\.tmp\.\d+(\..+)?
     | .+-(journal|wal|shm) | sed[A-Za-z0-9]{6} | \..+\.[A-Za-z0-9]{6} | .+\.o[A-Za-z0-9]{6} | tmp[A-Za-z0-9_]{6,}
-    | d2utmp.{6} | zi[A-Za-z0-9]{6} | XX[A-Za-z0-9]{6} | tmp_obj_.+
+    | tmp\.[A-Za-z0-9]{10} | d2utmp.{6} | zi[A-Za-z0-9]{6} | XX[A-Za-z0-9]{6} | tmp_obj_.+
     """,
     re.VERBOSE,
 )

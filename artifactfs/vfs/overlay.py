@@ -132,6 +132,7 @@ class Edit(Job):
         replaces: the removal that this makes unnecessary: of the artifact that had the name a moment ago.
         flight_record: of ``in_flight``, if that is not ``staged``.
         is_ready: it is to be published although somebody has it open for writing.
+        closing: its last writer has gone, and what that comes to is being made durable; so many times at once.
         covers: that its name stood for nothing before; so it does again when this goes away.
         doomed: its name was taken away while nobody knew whether the service has it: that is found out, and removed.
         given: bytes that another edit goes on with.
@@ -150,6 +151,7 @@ class Edit(Job):
     replaces: Removal | None = None
     flight_record: Record | None = None
     is_ready: bool = False
+    closing: int = 0
     covers: Gone | None = None
     doomed: bool = False
     given: Staged | None = None
@@ -339,6 +341,11 @@ class Overlay:
         """Return the removal of the artifact that had a name a moment ago, if it can still be taken back."""
         removal = self.removals.get((key_of(directory, source), name))
         return None if removal is None or removal.is_under_way or removal.given_to else removal
+
+    def beside(self, edit: Edit, name: str) -> Edit | None:
+        """Return the edit of a name in the directory of another one, if there is one."""
+        entry = (self._level(edit.directory, edit.source) or {}).get(name)
+        return self.edits.get(entry.ino) if isinstance(entry, Node) else None
 
     def edits_of(self, tree: WorkTree) -> list[Edit]:
         """Return the edits of files that have a name in a tree."""

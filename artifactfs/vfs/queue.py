@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import trio
@@ -17,6 +17,7 @@ from artifactfs import errors
 from artifactfs.journal.states import State
 from artifactfs.tree.nodes import Node, VersionDir
 from artifactfs.vfs.overlay import Edit, Gone, Job, WorkTree, is_below, join, stays_here
+from artifactfs.vfs.transactions import HALF_DONE, is_half_done
 from artifactfs.vfs.writing import Writer
 
 
@@ -93,7 +94,10 @@ def _edited(writer: Writer, edit: Edit) -> Item:
     job = writer.overlay.tree_of(edit.directory, edit.source) or edit
     at = (edit.directory.path, edit.node.name) if isinstance(edit.directory, VersionDir) else None
     shown = writer.writeback.where(edit) or edit.shown
-    return Item(_row(edit, job, shown, "save", edit.staged.size), job, edit, at)
+    row = _row(edit, job, shown, "save", edit.staged.size)
+    if not row.error and is_half_done(writer.overlay, edit):
+        row = replace(row, error=HALF_DONE)
+    return Item(row, job, edit, at)
 
 
 def _of_tree(writer: Writer, tree: WorkTree) -> list[Item]:
@@ -110,7 +114,7 @@ def _of_tree(writer: Writer, tree: WorkTree) -> list[Item]:
 
 
 def _row(own: Job, job: Job, path: str, what: str, size: int, number: int | None = None) -> Pending:
-    is_open = isinstance(own, Edit) and own.staged.writers > 0
+    is_open = isinstance(own, Edit) and (own.staged.writers > 0 or own.closing > 0)
     state = State.OPEN if is_open else State.PUBLISHING if job.under_way is not None else job.state
     planned = None if job.due_at == float("inf") else max(0.0, round(job.due_at - trio.current_time(), 1))
     age_s = round(time.time() - own.since_ns / 1e9, 1) if own.since_ns else 0.0

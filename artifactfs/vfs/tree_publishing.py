@@ -29,6 +29,7 @@ from artifactfs.vfs import intents
 from artifactfs.vfs.context import Context, Try
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
 from artifactfs.vfs.publishing import begun, conflict_mark
+from artifactfs.vfs.transactions import is_half_done
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,11 @@ class TreePublisher:
         return not (edit.stays_here if edit is not None else stays_here(join(path, name)))
 
     def _is_ready(self, node: Node) -> bool:
-        edit = self.context.overlay.edits.get(node.ino)
-        return edit is None or edit.is_ready or (edit.staged.sealed and not edit.staged.writers)
+        overlay = self.context.overlay
+        edit = overlay.edits.get(node.ino)
+        if edit is None or edit.is_ready:
+            return True
+        return edit.staged.sealed and not edit.staged.writers and not is_half_done(overlay, edit)
 
     # -- what is wanted --------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from artifactfs.tree.nodes import VersionDir
 from artifactfs.vfs.context import PASSES, Context
 from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree
 from artifactfs.vfs.publishing import Files, begun
+from artifactfs.vfs.transactions import is_half_done
 from artifactfs.vfs.tree_publishing import TreePublisher
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,8 @@ class WriteBack:
             lanes = 1 if is_failing or job.source in waited else LANES
             if isinstance(job, Edit) and job.in_flight is None and (job.staged.writers or not job.staged.sealed):
                 continue  # it is due when it is closed
+            if isinstance(job, Edit) and job.due_at <= now and is_half_done(self.overlay, job):
+                continue  # the program that ends its transaction closes it, too
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
             if job.under_way is None and is_due and begun[job.source] < lanes:
@@ -316,7 +319,7 @@ class WriteBack:
 
     def is_wanted(self, job: Job, below: str) -> bool:
         """Tell whether a change is below a path and will ever leave this machine."""
-        if isinstance(job, Edit) and job.stays_here:
+        if isinstance(job, Edit) and (job.stays_here or is_half_done(self.overlay, job)):
             return False
         if isinstance(job, WorkTree) and not self.trees.has_work(job):
             return False

@@ -341,10 +341,16 @@ class Writer:
 
     async def release(self, edit: Edit) -> None:
         """Take back one writer; after the last one the edit is published, soon."""
-        staged = edit.staged
-        staged.writers -= 1
-        if staged.writers or edit.is_orphan:
+        edit.staged.writers -= 1
+        if edit.staged.writers or edit.is_orphan:
             return
+        edit.closing += 1
+        try:
+            await self._closed(edit, edit.staged)
+        finally:
+            edit.closing -= 1
+
+    async def _closed(self, edit: Edit, staged: Staged) -> None:
         if staged.broken is not None:
             await self._abandon(edit, f"not written: {staged.broken.strerror}")
         elif not staged.touched:

@@ -574,3 +574,14 @@ def test_one_name_made_in_two_mounts_at_once(pair):
         second.write("second")
     eventually(lambda: len(listed(one)) == 2 and len(listed(two)) == 2)
     assert {path.read_text() for path in one.iterdir() if path.name != "by-id"} == {"first", "second"}
+
+
+def test_flush_knows_of_what_was_closed_a_moment_ago(folder: Path):
+    """The kernel tells of a close after it; an empty file is made durable only then, and is waited for too."""
+    (folder / "tree").mkdir()
+    for number in range(25):
+        for place in (folder, folder / "tree"):
+            (place / f"empty {number}").touch()
+            flushed(folder)
+    assert len(listed(folder)) == 26
+    assert len(listed(versions(folder, "tree")[-1])) == 25

@@ -248,6 +248,21 @@ async def test_a_save_that_changes_nothing_sends_nothing(
         assert await t.there() == {("a.txt", b"one"): 1}
 
 
+async def test_a_save_that_changes_nothing_sends_nothing_where_another_file_is_the_same(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """By hash the service names one file, here the other one: then the bytes tell."""
+    async with trial(lab, tmp_path) as t:
+        files = [await t.create(name, b"one") for name in ("a.txt", "b.txt")]
+        for old in files:
+            same, asked = await t.costs(partial(t.save, old, b"one"))
+            assert same == old
+            assert asked in (Counter([LOOK, HASH]), Counter([LOOK, LOOK, HASH, BYTES]))
+        _, asked = await t.costs(partial(t.save, files[0], b"two"))
+        assert asked == Counter([LOOK, HASH, POST, LOOK, DELETE])
+        assert await t.there() == {("a.txt", b"two"): 1, ("b.txt", b"one"): 1}
+
+
 async def test_another_content_of_the_same_size_is_sent(lab: Lab, tmp_path: Path) -> None:
     """Without knowing what the writer had seen, size alone tells nothing."""
     async with trial(lab, tmp_path) as t:

@@ -29,6 +29,8 @@ from artifactfs.store.catalog import Store
 from tests.support.serving import ServedInThread
 
 TOKEN = "vm0_live_laboratory"
+# Of each request: enough for what names anything in it.
+BODY_BYTES = 64 * 1024
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Seen:
     query: str
     headers: dict[str, str]
     origin: str
+    body: bytearray = field(default_factory=bytearray)
+    """The first 64 KiB of it, as far as the server has read it."""
 
 
 class Laboratory:
@@ -87,7 +91,9 @@ class Laboratory:
             return
         query = scope["query_string"].decode()
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        self.seen.append(Seen(scope["method"], scope["path"], query, headers, self.origin))
+        seen = Seen(scope["method"], scope["path"], query, headers, self.origin)
+        self.seen.append(seen)
+        receive = self._kept(receive, seen.body)
         fault = self._fault(f"{scope['path']}?{query}", scope["method"])
         if fault is None and self.weather is not None:
             fault = self.weather(f"{scope['method']} {scope['path']}")
@@ -116,6 +122,15 @@ class Laboratory:
                     fault.times -= 1
                 return fault
         return None
+
+    @staticmethod
+    def _kept(receive: Receive, body: bytearray) -> Receive:
+        async def kept() -> Message:
+            message = await receive()
+            body.extend(message.get("body", b"")[: BODY_BYTES - len(body)])
+            return message
+
+        return kept
 
     @staticmethod
     def _lost(send: Send) -> Send:

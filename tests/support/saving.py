@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.lab import Mounted, environment, mounted
+from artifactfs.daemon.mounts import socket_path
+from tests.support.control import exchange
+from tests.support.lab import Mounted, mounted
 
 # Longer than the local store's listings and the kernel's entries live, on a machine that does other things too.
 SEEN_S = 10.0
@@ -32,10 +33,20 @@ def local_mount(tmp_path: Path, *options: str, store: Path | None = None, **more
 
 
 def flushed(folder: Path) -> None:
-    """Wait until what was changed at or below a path of a mount is at its service."""
-    done = subprocess.run([sys.executable, "-m", "artifactfs", "flush", str(folder)], capture_output=True, text=True,
-                          check=False, timeout=60, env=environment(home_of(folder)))  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Wait until what was changed at or below a path of a mount is at its service, as `artifactfs flush` does.
+
+    Through the socket: a process for each of hundreds of saves would be most of what such tests cost.
+    """
+    home = home_of(folder)
+    mountpoint = home.parent / "mnt"
+    path = home / "run/artifactfs" / socket_path(mountpoint).name
+    request: dict[str, Any] = {"verb": "flush", "path": "/".join(folder.relative_to(mountpoint).parts)}
+    while True:
+        answer = json.loads(exchange(path, json.dumps(request).encode() + b"\n"))["ok"]
+        if not answer["left"]:
+            assert not answer["pending"], answer["pending"]
+            return
+        request["since"] = answer["since"]
 
 
 def home_of(folder: Path) -> Path:

@@ -13,7 +13,8 @@ Rules of this file:
     create            3; 4 above 32 MiB; 1 if the file is there already
     save              4; 5 above 32 MiB; 1 if nothing changed
     remove            1
-    and               1 for a save of the same size whose writer had not seen the old content; after a failure what it
+    and               1 for a save of the same size whose writer had not seen the old content, 2 and its bytes if
+                      another file has the same as are saved; after a failure what it
                       takes to find out what became of it, mostly 1 or 2
 """
 
@@ -300,7 +301,10 @@ class VlmRunPublisher:
         if draft.base_sha256 is not None or old.bytes not in {None, draft.size}:
             return draft.base_sha256 == draft.sha256
         same = await self._uploads.by_md5(md5)
-        return same is not None and same.id == old.id
+        if same is None or same.id == old.id:
+            return same is not None
+        # The service names one of the files with these bytes, and this may be another of them.
+        return await self._hash(old, draft.size) == draft.sha256
 
     def _file_id(self, artifact: Artifact) -> str:
         if artifact.key != f"file/{artifact.id}" or not refs.UUID.fullmatch(artifact.id):

@@ -15,7 +15,7 @@ PASSING = [
     "4913", "5036", "sed9Lt8n1", "XX9VgLp7", "tmphfewm2l5", "zioPjiqn", ".doc.md.hbTStp", "doc.md.oAbCdEf",
     "d2utmpAbCdEf",
     "doc.md.tmp.32320.17", "doc.md.tmp.321.1700000000", "x.tmp", "x.part", "index.lock", "HEAD.lock",
-    "data-journal", "trip-journal", "lunch.tmp", "tmp_obj_Ab12Cd",
+    "data-journal", "trip-journal", "lunch.tmp", "tmp_obj_Ab12Cd", "tmp.aB3dE5gH7i",
 ]  # fmt: skip
 # Names that people give, some of which only look like the others.
 NAMES = [
