@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.lab import Mounted, artifactfs
-from tests.support.saving import SEEN_S, drafts, flushed, history, killed, listed, local_mount, mount_again, shell, versions
+from tests.support.saving import (
+    SEEN_S,
+    drafts,
+    flushed,
+    history,
+    killed,
+    listed,
+    local_mount,
+    mount_again,
+    shell,
+    versions,
+)
 
 pytestmark = pytest.mark.fuse
 

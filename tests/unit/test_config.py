@@ -42,7 +42,11 @@ def source(file: Path, text: str, name: str = "work", /, **environ: str) -> conf
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("cach = 1", 1, "unknown key 'cach' (did you mean 'cache'?); valid here: archive, cache, default, log-level"),
+        (
+            "cach = 1",
+            1,
+            "unknown key 'cach' (did you mean 'cache'?); valid here: archive, cache, default, journal, log-level",
+        ),
         (
             "\n\n[cache]\n# c\nmaxsize = 1",
             5,

@@ -25,20 +25,23 @@ class Service:
 
     service = "vm0"
     publisher = None
+    is_here = False
     listing_ttl_s = 60.0
 
     def __init__(self) -> None:
         self.asked = 0
+        self.was_asked = trio.Event()
         self.gate = trio.Event()
 
     def root(self) -> Folder:
-        return Folder("s", "s", REF)
+        return Folder(("s",), "s", REF)
 
     def is_artifact_id(self, _name: str) -> bool:
         return False
 
     async def list(self, _ref: DirRef, _cursor: str | None) -> Listing:
         self.asked += 1
+        self.was_asked.set()
         await self.gate.wait()
         return Listing((), None)
 
@@ -48,11 +51,11 @@ async def test_who_looked_for_it_on_disk_meanwhile_does_not_ask_again(
 ) -> None:
     """The disk answers late that it has nothing; by then the listing that another waited for is here."""
     facts, service = Facts(tmp_path / "facts.db"), Service()
+    provider: Any = service
     reader = ContentReader(
-        nursery, BlockStore(tmp_path, 1 << 20, 0), facts, {"s": service},
+        nursery, BlockStore(tmp_path, 1 << 20, 0), facts, {"s": provider},
         local_path=lambda ref: tmp_path / ref.key, fingerprints={"s": "print"},
     )  # fmt: skip
-    provider: Any = service
     listings = Listings({"s": Source("s", provider, "print", 1)}, reader, lambda _place, _levels: None)
     node = Node(2, ("dir",), Kind.DIRECTORY, "dir", directory=Listed(REF), source="s")
     real, late = facts.metadata.listing, trio.Event()
@@ -65,21 +68,21 @@ async def test_who_looked_for_it_on_disk_meanwhile_does_not_ask_again(
 
     monkeypatch.setattr(facts.metadata, "listing", slowly)
     found: list[object] = []
+    has_looked = trio.Event()
 
     async def look() -> None:
         found.append(await listings.get(node, Listed(REF)))
+        has_looked.set()
 
-    nursery.start_soon(look)
-    while not service.asked:
-        await trio.sleep(0.01)
-    nursery.start_soon(look)
-    await trio.sleep(0.1)
-    service.gate.set()
-    while not found:
-        await trio.sleep(0.01)
-    late.set()
-    while len(found) < 2:
-        await trio.sleep(0.01)
+    with trio.fail_after(30):
+        nursery.start_soon(look)
+        await service.was_asked.wait()
+        async with trio.open_nursery() as second:
+            second.start_soon(look)
+            await trio.sleep(0.1)
+            service.gate.set()
+            await has_looked.wait()
+            late.set()
     assert service.asked == 1
     assert found[0] is found[1]
     facts.close()

@@ -54,7 +54,7 @@ async def asked(nursery: trio.Nursery) -> Asked:
 
 
 def made(asked: Any, left: int | None = None) -> Prefetch:
-    provider = SimpleNamespace(publisher=None, describe=lambda: {"requests_left": left})
+    provider = SimpleNamespace(publisher=None, is_here=False, describe=lambda: {"requests_left": left})
     directories: Any = SimpleNamespace(sources={"s": SimpleNamespace(provider=provider)})
     return Prefetch(directories, asked)
 
