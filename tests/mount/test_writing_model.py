@@ -174,8 +174,7 @@ class Run:
         if old[:-1] != new[:-1] and (len(old) == 1 or len(new) == 1 or old[0] != new[0]):
             if old[-1] == TMP:
                 return  # it may be no part of any artifact yet
-            with self.fails(errno.EXDEV):
-                self.real(old).rename(self.real(new))
+            self._rename_elsewhere(old, new)
             return
         replaces = new in self.model.files
         if TMP in {old[-1], new[-1]}:
@@ -189,6 +188,19 @@ class Run:
                 self.model.unknown.add(new[0])
             self.model.files[new] = data
         else:
+            self.model.save(new, data)
+
+    def _rename_elsewhere(self, old: Place, new: Place) -> None:
+        """Rename from one artifact to another: refused, but of what is on this machine alone until now."""
+        try:
+            self.real(old).rename(self.real(new))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            self.model.unknown |= {old[0], new[0]}
+            data = self.model.files[old]
+            self.model.remove(old)
             self.model.save(new, data)
 
     def op_rename_directory(self) -> None:
