@@ -155,7 +155,8 @@ class TwoClients(RuleBasedStateMachine):
         """Tell whether a name may be that of a save which came too late to a foggy one, or of a twin that was."""
         if TWIN.search(name) and not self.is_fresh:
             return True
-        return unmarked(name) != name and self.is_foggy(unmarked(name))
+        plain = unmarked(name)
+        return name != plain and (self.is_foggy(plain) or plain in {unmarked(one) for one in self.foggy})
 
     def check_name(self, name: str) -> None:
         """Check what the mount shows under a name that was just changed."""
