@@ -18,6 +18,7 @@ import trio
 from artifactfs import errors
 from artifactfs.content.readahead import Pattern
 from artifactfs.journal.drafts import Staged
+from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.states import State
 from artifactfs.model.content import Content, Exact
 from artifactfs.model.entry import Artifact, TreeMember
@@ -62,14 +63,27 @@ class TreePublisher:
 
     context: Context
 
-    def has_work(self, tree: WorkTree) -> bool:
-        """Tell whether there is something in a tree that its next version would show, or nothing at all any more."""
+    def has_work(self, tree: WorkTree, *, settled: bool = False) -> bool:
+        """Tell whether there is something in a tree that its next version would show, or nothing at all any more.
+
+        With ``settled`` what is probably about to be renamed does not count.
+        """
         if not tree.names:
             return not self.context.overlay.edits_of(tree)
         return any(
-            self._leaves(path, name, entry) and (isinstance(entry, Gone) or self._is_ready(entry))
+            self._leaves(path, name, entry)
+            and (isinstance(entry, Gone) or (self._is_ready(entry) and not (settled and self._passes(entry))))
             for path, name, entry in tree.entries()
         )
+
+    @staticmethod
+    def is_passing(edit: Edit) -> bool:
+        """Tell whether a name is probably about to be renamed: it is in no version before it has stayed a while."""
+        return is_passing(edit.node.name) and trio.current_time() < edit.due_at < math.inf
+
+    def _passes(self, node: Node) -> bool:
+        edit = self.context.overlay.edits.get(node.ino)
+        return edit is not None and self.is_passing(edit)
 
     def _leaves(self, path: str, name: str, entry: Node | Gone) -> bool:
         """Tell whether what stands at a name is of interest to others, too."""
@@ -97,7 +111,7 @@ class TreePublisher:
                 found.append(Taken(path, name, entry, None))
             elif (edit := self.context.overlay.edits.get(entry.ino)) is None:
                 found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
-            elif self._is_ready(entry):
+            elif self._is_ready(entry) and not self.is_passing(edit):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
                 earlier, edit.in_flight = edit.in_flight, staged
                 if earlier is not None and earlier is not staged:

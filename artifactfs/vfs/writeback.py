@@ -99,7 +99,8 @@ class WriteBack:
             tree = self.overlay.tree_of(edit.directory, edit.source)
             if tree is not None:
                 tree.shown = tree.shown or edit.shown.removesuffix(edit.path).rstrip("/")
-                self.schedule_tree(tree, self._pause(edit))
+                edit.due_at = trio.current_time() + self._pause(edit)
+                self.schedule_tree(tree)
         else:
             edit.due_at = trio.current_time() + self._pause(edit)
         self.wake()
@@ -111,11 +112,14 @@ class WriteBack:
             return max(self.policy.delay_s, EMPTY_S)
         return self.policy.delay_s
 
-    def schedule_tree(self, tree: WorkTree, pause_s: float | None = None) -> None:
+    def schedule_tree(self, tree: WorkTree) -> None:
         """Make a version of a tree when nothing has happened to it for a moment."""
-        wait = self.policy.delay_s if pause_s is None else pause_s
-        tree.waits = False
-        tree.due_at = trio.current_time() + wait if self.trees.has_work(tree) else math.inf
+        tree.waits, tree.due_at = False, math.inf
+        if self.trees.has_work(tree):
+            # Names that are probably about to go make no version by themselves before they have stayed a while.
+            passing = [edit.due_at for edit in self.overlay.edits_of(tree) if self.trees.is_passing(edit)]
+            soon = trio.current_time() + self.policy.delay_s
+            tree.due_at = max(soon, min(passing)) if passing and not self.trees.has_work(tree, settled=True) else soon
         self.wake()
 
     def schedule_removal(self, removal: Removal) -> None:
@@ -295,6 +299,8 @@ class WriteBack:
         """Publish some changes now, or what is below a path; refused ones too, not what is open for writing."""
         for job in jobs or [job for job in self.overlay.jobs() if self.is_wanted(job, below)]:
             self._failing.pop(job.source, None)
+            for edit in self.overlay.edits_of(job) if isinstance(job, WorkTree) else ():
+                edit.due_at = min(edit.due_at, trio.current_time())
             if job.under_way is None and not (isinstance(job, Edit) and job.staged.writers):
                 job.due_at = min(job.due_at, trio.current_time())
         self.wake()
