@@ -143,6 +143,8 @@ async def _saving(
     context.saved = observer.succeeded
     writer.writeback.well_at = lambda source: observer.counters(source).last_success or 0.0
     for name, journal in journals.items():
+        if journal.own.journal.numbers():
+            fs.directories.listings.distrusted.add(name)
         for staging in (journal.own, *journal.adopted):
             await recover(writer, name, staging)
     nursery.start_soon(writer.writeback.keep_publishing)

@@ -56,6 +56,7 @@ Shelve = Callable[[Listed, Mapping[Path, Level]], None]
 class Listings:
     """What is known of every listing point of a mount.
 
+    ``distrusted`` are sources of whose kept listings one may be older than a save: the mount before was killed.
     ``shelve`` is told of each new listing, ``unshelve`` of each that there is no room for; ``changed`` of each name
     that stands for something else than before, unless ``is_known`` says that the kernel has heard of it: what was saved
     through this mount.
@@ -76,6 +77,7 @@ class Listings:
         self.content = content
         self.shelve = shelve
         self.show_ids = show_ids
+        self.distrusted: set[str] = set()
         self.changed: Changed = lambda _parent, _name: None
         self.is_known: Callable[[Node], bool] = lambda _node: False
         self._known = KnownListings(unshelve, max_entries)
@@ -137,7 +139,7 @@ class Listings:
         known = self._known.peek(place.ref)
         if known is None:  # nobody has fetched it meanwhile
             age_s = time.time() - kept.fetched_at
-            if age_s < 0:  # the clock was set back: nobody knows how old it is
+            if age_s < 0 or node.source in self.distrusted:  # the clock was set back: nobody knows how old it is
                 age_s = 0.0 if math.isinf(kept.ttl_s) else kept.ttl_s
             known = Known(levels, trio.current_time() - age_s, kept.ttl_s, kept.complete, kept.note)
             self._known.put(place.ref, known)

@@ -138,7 +138,14 @@ class Namespace:
         if not (is_dropping(name) or is_passing(name)):
             # The name alone, of nothing: who closes a file does not always ask whether that went well.
             await trio.to_thread.run_sync(publisher.vet, name, Path(os.devnull), 0)
+        await self.found_out(parent, name)
         return self.writer.create(parent, name, executable=executable)
+
+    async def found_out(self, parent: Node, name: str) -> None:
+        """Wait until it is known what became of a save of this name that is being taken back at this moment."""
+        if isinstance(parent.directory, Listed):
+            while (ghost := self.overlay.doomed_at(parent.directory, parent.source, name)) and ghost.is_under_way:
+                await self.idle(ghost)
 
     async def mkdir(self, parent: Node, name: str) -> None:
         """Make a workflow, a tree artifact, or a directory in a tree."""

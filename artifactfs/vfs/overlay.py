@@ -330,11 +330,11 @@ class Overlay:
             edit.node.draft = None
 
     def doomed_at(self, directory: Spot, source: str, name: str) -> Edit | None:
-        """Return the save that is to be taken back of a name, if it can still be gone on with."""
+        """Return the save that is to be taken back of a name."""
         key = key_of(directory, source)
         for edit in self.edits.values():
             if edit.doomed and edit.node.name == name and key_of(edit.directory, edit.source) == key:
-                return None if edit.is_under_way else edit
+                return edit
         return None
 
     def removal_at(self, directory: Spot, source: str, name: str) -> Removal | None:

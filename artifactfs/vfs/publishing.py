@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 OVERTAKEN = (errors.Conflict, errors.AlreadyExists)
 # Saves of one file that are overtaken in the same second; more would be a loop of ours.
 MAX_COPIES = 20
+# A removal that is older has waited for its service, and others may have saved what it takes away.
+WAITED_NS = 10 * 10**9
+STAYS = "somebody else changed it while it was removed here; it stays"
 
 
 def conflict_mark() -> str:
@@ -325,13 +328,30 @@ class Files:
         """
         removal.tries += 1
         removal.state = begun(removal.state)
-        await self.context.publisher(removal.source).remove(removal.artifact)
+        stays = await self._was_overtaken(removal)
+        if stays:
+            self.context.report(removal.source, removal.shown, STAYS)
+        else:
+            await self.context.publisher(removal.source).remove(removal.artifact)
         async with self.context.order:
-            self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
+            if stays:
+                self.context.directories.listings.forget(removal.directory.ref)
+            else:
+                self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
             self._forget_removal(removal)
             self.context.overlay.unhide(removal)
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
         self.context.saved(removal.source)
+
+    async def _was_overtaken(self, removal: Removal) -> bool:
+        """Tell whether somebody else has saved what was removed here; asked where that costs nothing, or it waited."""
+        provider = self.context.sources[removal.source].provider
+        if not provider.is_here and time.time_ns() - removal.since_ns < WAITED_NS:
+            return False
+        found = await provider.refresh(removal.artifact)
+        if found is None or found.current is None or removal.artifact.current is None:
+            return False
+        return found.current.id != removal.artifact.current.id
 
     def _forget_removal(self, removal: Removal) -> None:
         removals = self.context.overlay.removals

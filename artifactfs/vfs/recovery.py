@@ -134,11 +134,26 @@ class _Recovery:
         if known is not None and before > written:
             self.home.discard(edit.staged)
             return False
+        if known is not None and known.tries:
+            self._go_on(known, record, edit.staged)  # nobody knows what became of the earlier one
+            return False
         if known is not None:
             self.writer.overlay.let_go(known)
             self.home.discard(known.staged)
         self.newest[name] = (edit, written)
         return True
+
+    def _go_on(self, earlier: Edit, record: Record, staged: Staged) -> None:
+        """Let bytes be what an edit becomes after those that were being published."""
+        if earlier.in_flight is None:
+            earlier.doomed = False  # its name was taken again
+            earlier.flight_record = intents.of_edit(earlier)
+            earlier.in_flight = earlier.staged
+        else:
+            self.home.discard(earlier.staged)
+        earlier.staged, earlier.number = staged, record.number
+        self.edits[record.number] = earlier
+        self.writer.overlay.show(earlier)
 
     def _file(self, record: Record, staged: Staged | None) -> None:
         if staged is None:
@@ -147,15 +162,7 @@ class _Recovery:
         earlier = self.edits.get(int(what["after"])) if what["after"] is not None else None
         if earlier is not None:
             # Written to while the other bytes were being published: those first, then these.
-            if earlier.in_flight is None:
-                earlier.doomed = False  # its name was taken again
-                earlier.flight_record = intents.of_edit(earlier)
-                earlier.in_flight = earlier.staged
-            else:
-                self.home.discard(earlier.staged)
-            earlier.staged, earlier.number = staged, record.number
-            self.edits[record.number] = earlier
-            self.writer.overlay.show(earlier)
+            self._go_on(earlier, record, staged)
             return
         directory = intents.spot_of(what, self.source)
         if isinstance(directory, VersionDir):

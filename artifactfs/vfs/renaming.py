@@ -66,6 +66,7 @@ class Renamer:
             self.namespace.accepting(move.new_parent, move.new_name, what)
         if target is not None and (target.kind is Kind.DIRECTORY) != (node.kind is Kind.DIRECTORY):
             raise errors.IsADirectory if target.kind is Kind.DIRECTORY else errors.NotADirectory
+        await self.namespace.found_out(move.new_parent, move.new_name)
         edit = self.overlay.edits.get(node.ino)
         await self.namespace.idle(edit)  # it may be no edit any more then
         edit = self.overlay.edits.get(node.ino)
@@ -250,7 +251,7 @@ class Renamer:
             edit.replaces, replaced.replaces = replaced.replaces, None
             edit.replaces.given_to = edit
         else:
-            self.writer.give(removal_to=edit, name=node.name)
+            self.writer.take_name(edit, node.name)
 
     # -- artifacts -------------------------------------------------------------------------------------------
 

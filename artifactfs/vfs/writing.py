@@ -129,11 +129,8 @@ class Writer:
         edit = self.beginner.create(parent, name, executable=executable)
         if isinstance(parent.directory, VersionDir):
             edit.base = self.tree(parent).base
-        elif (ghost := self.overlay.doomed_at(edit.directory, parent.source, name)) is not None:
-            if self.inherit(edit, ghost):
-                self.overlay.let_go(ghost)
         else:
-            self.give(removal_to=edit, name=name)
+            self.take_name(edit, name)
         self.overlay.begin(edit)
         self.overlay.show(edit)
         self._take_notice(edit)
@@ -180,6 +177,14 @@ class Writer:
         self.overlay.begin(ghost)
         self.overlay.put(edit.directory, edit.source, edit.node.name, Gone())
         self.writeback.wake()
+
+    def take_name(self, edit: Edit, name: str) -> None:
+        """Let an edit go on with what had its name a moment ago."""
+        ghost = self.overlay.doomed_at(edit.directory, edit.source, name)
+        if ghost is not None and not ghost.is_under_way and self.inherit(edit, ghost):
+            self.overlay.let_go(ghost)
+        else:
+            self.give(removal_to=edit, name=name)
 
     def give(self, *, removal_to: Edit, name: str) -> None:
         """Let an edit go on with the artifact that had its name a moment ago."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import rule
 
 from artifactfs.server import vm0_projection
 from artifactfs.store.rows import StoredArtifact, TreeFile, content_id
@@ -182,11 +182,12 @@ class Trees(Programs):
                 if home.startswith(f"{old}/"):
                     self.ledger.tie(home, new + home[len(old) :])
 
-    @precondition(lambda self: not self.foggy)
     @rule(pick=picks)
     def link(self, pick: int) -> None:
         """Make a symlink, or remove it."""
         path = f"{self.some_dir(pick)}/l"
+        if self.foggy:
+            return
         self.did("link", path, path in self.links)
         if path in self.links:
             self.real(path).unlink()

@@ -101,3 +101,22 @@ def test_a_save_by_rename_over_a_file_whose_upload_lost_its_answer_is_one_artifa
         version = lab.store.version(row.id, row.current)
         assert version
         assert lab.store.objects.read(version.sha256) == b"two\n"
+
+
+def test_what_somebody_else_saved_after_it_was_removed_here_stays(tmp_path):
+    """The removal was of what was there before, and that nobody sees any more."""
+    store = Store(tmp_path / "store")
+    workflow = store.add_workflow("w").id
+    made = store.add_artifact(workflow, "a", "file")
+    store.save_file(made.id, store.objects.put(b"one\n"), 4)
+    with local_mount(tmp_path, extra_config=SLOW) as mount:
+        file = mount.path / "w/a"
+        assert file.read_text() == "one\n"
+        file.unlink()
+        store.save_file(made.id, store.objects.put(b"theirs\n"), 7)
+        flushed(mount.path)
+        assert file.read_text() == "theirs\n"
+        file.unlink()
+        flushed(mount.path)
+        assert not store.artifacts(workflow)
+    store.close()

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 # What our saves that come too late are marked by, and how one of two artifacts of one title is shown.
 MARK = re.compile(r" \(conflict \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d(?: \d+)?\)| ~[0-9a-f]{4,}")
 
+TWIN = re.compile(r" ~[0-9a-f]{4,}")
+
 
 def unmarked(name: str) -> str:
     """Return the name or path that a save which came too late was meant for."""

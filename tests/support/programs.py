@@ -16,6 +16,9 @@ NAMES = ("a", "b.md", "c d.txt", "é.md")
 TEMPORARY = ("{}.tmp.71", ".{}.Ab1Cd2", ".{}.swp", "{}~", "4913")
 # What a name may be told that the other client has made something else of.
 OTHERWISE = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ESTALE)
+MAX_HELD = 2
+# What happens in a rule may depend on what is published by then, whether it is tried must not: Hypothesis would say
+# that it is flaky. So no precondition looks at the view.
 picks = st.integers(0, 99)
 sizes = st.sampled_from((0, 16, 5000, 70_000, 300_000))
 
@@ -199,10 +202,11 @@ class Programs(TwoClients):
     def gone_from_handles(self, name: str) -> None:
         self.handles = [(fd, None if held == name else held) for fd, held in self.handles]
 
-    @precondition(lambda self: self.view and len(self.handles) < 3)
     @rule(pick=picks)
     def hold(self, pick: int) -> None:
         """Open a file for writing, and keep it open."""
+        if not self.view or len(self.handles) > MAX_HELD:
+            return
         name = sorted(self.view)[pick % len(self.view)]
 
         def act() -> None:
@@ -212,10 +216,11 @@ class Programs(TwoClients):
 
         self.told(name, act, None, *OTHERWISE)
 
-    @precondition(lambda self: self.handles)
     @rule(size=sizes, writes=st.booleans())
     def let_go(self, size: int, writes: bool) -> None:
         """Write to what was kept open, and close it."""
+        if not self.handles:
+            return
         fd, name = self.handles.pop(0)
         self.did("let go of", name, writes)
         data = self.ledger.fresh("m", size)

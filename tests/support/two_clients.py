@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from artifactfs.store.catalog import Store
 from tests.support.control import ask
 from tests.support.lab import Lab, Mounted, mounted, service_source
-from tests.support.ledger import Ledger, unmarked
+from tests.support.ledger import TWIN, Ledger, unmarked
 from tests.support.saving import killed, mount_again
 
 # More of them find more; `scripts/test` has a minute for all machines together.
@@ -74,6 +74,7 @@ class TwoClients(RuleBasedStateMachine):
         self.acted: set[str] = set()
         self.handles: list[tuple[int, str | None]] = []
         self.failing, self.lossy, self.healed_at = False, False, -math.inf
+        self.is_fresh = False
         self.done: list[str] = []
         self.began = time.monotonic()
         self.begin()
@@ -151,7 +152,9 @@ class TwoClients(RuleBasedStateMachine):
             assert seen == known, (seen, known, self.foggy)
 
     def is_foggy_mark(self, name: str) -> bool:
-        """Tell whether a name may be that of a save which came too late to a foggy one."""
+        """Tell whether a name may be that of a save which came too late to a foggy one, or of a twin that was."""
+        if TWIN.search(name) and not self.is_fresh:
+            return True
         return unmarked(name) != name and self.is_foggy(unmarked(name))
 
     def check_name(self, name: str) -> None:
@@ -338,6 +341,7 @@ class TwoClients(RuleBasedStateMachine):
                 self.look_again()
             self.foggy.clear()
             self.ledger.ties.clear()
+            self.is_fresh = True
             self.check_listing()
             for name in self.view:
                 self.check_name(name)

@@ -42,7 +42,7 @@ from artifactfs.vfs.writeback import Policy
 READ, WRITE, EMPTY, BOTH = os.O_RDONLY, os.O_WRONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDWR
 # Longer than a quiet period and than the store's listings are believed.
 LATER_S = 2.0
-SAVES = frozenset({"create_file", "save_file", "save_tree", "remove", "rename", "create_tree"})
+SAVES = frozenset({"create_file", "save_file", "save_tree", "remove"})
 
 
 @dataclass(slots=True)
@@ -255,6 +255,9 @@ class World:
         """Return what the store has of a file, removed or not, oldest first."""
         artifact = self.artifact(name, deleted=True)
         return [self.store.objects.read(version.sha256 or "") for version in self.store.versions(artifact.id)]
+
+    def newest(self, artifact_id: str) -> str:
+        return self.store.versions(artifact_id)[-1].sha256 or ""
 
     def stored(self, name: str) -> dict[str, Any]:
         """Return the newest version of a tree as ``tree`` does, with the directories that its files imply."""
