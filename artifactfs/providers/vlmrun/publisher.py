@@ -301,10 +301,8 @@ class VlmRunPublisher:
         if draft.base_sha256 is not None or old.bytes not in {None, draft.size}:
             return draft.base_sha256 == draft.sha256
         same = await self._uploads.by_md5(md5)
-        if same is None or same.id == old.id:
-            return same is not None
-        # The service names one of the files with these bytes, and this may be another of them.
-        return await self._hash(old, draft.size) == draft.sha256
+        # It names one of the files with these bytes, and this may be another of them.
+        return same is not None and (same.id == old.id or await self._hash(old, draft.size) == draft.sha256)
 
     def _file_id(self, artifact: Artifact) -> str:
         if artifact.key != f"file/{artifact.id}" or not refs.UUID.fullmatch(artifact.id):
