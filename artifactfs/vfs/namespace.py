@@ -253,11 +253,16 @@ class Namespace:
         inos = [node.ino for node in nodes if node is not None]
         while True:
             for ino in inos:
-                await self.idle(self.overlay.edits.get(ino))
+                edit = self.overlay.edits.get(ino)
+                await self.idle(edit)
+                if edit is not None:
+                    async with edit.lock:  # it may just be made durable, under the name it has had
+                        pass
             await self.writer.order.acquire()
-            if not any(edit.is_under_way for ino in inos if (edit := self.overlay.edits.get(ino)) is not None):
+            edits = [edit for ino in inos if (edit := self.overlay.edits.get(ino)) is not None]
+            if not any(edit.is_under_way or edit.lock.locked() for edit in edits):
                 break
-            self.writer.order.release()  # its publishing has begun in between
+            self.writer.order.release()  # something has begun in between
         try:
             yield
         finally:

@@ -157,7 +157,7 @@ class Versioning:
         await self._put(tree, entries)
         whole = Place(source, place.artifact, place.shown, place.path, place.workflow, None)
         changes, _ = await Comparing(self.fs).next_version(tree, whole)
-        self.fs.writer.writeback.schedule_tree(tree, 0.0)
+        self.fs.writer.writeback.schedule_tree(tree)
         return Asked(below, changes, [])
 
     async def _make_way(self, place: Place, *, force: bool) -> None:
