@@ -210,7 +210,7 @@ class FileSystem:
             node.executable = change.executable
             if edit is not None and edit.staged.executable != change.executable:
                 edit.staged.executable = change.executable
-                await self.writer.seal_again(edit)
+                await self.writer.sealing.seal_again(edit)
         if change.mtime_ns is not None:
             node.mtime_ns = change.mtime_ns
             if edit is not None:
@@ -316,7 +316,7 @@ class FileSystem:
         """Make what was written through a handle durable here."""
         opened = self.handles.any(handle)
         if isinstance(opened, WriteHandle):
-            await self.writer.flush(opened.edit)
+            await self.writer.sealing.flush(opened.edit)
 
     async def release(self, handle: int) -> None:
         """Close a handle; the last writer's close publishes."""
@@ -328,7 +328,7 @@ class FileSystem:
 
     def closed(self, node: Node) -> None:
         """Take note that one handle less is open on a node."""
-        self.writer.collect(node)
+        self.writer.lineage.collect(node)
         self.inodes.apply_close(node)
 
     # -- changes of names ------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ class Namespace:
             case _:
                 await publisher.permits(Change.SAVE)
                 async with self.writer.order:
-                    tree = self.writer.tree(parent)
+                    tree = self.writer.work_trees.tree(parent)
                     node = intents.made_node(tree, self._path(parent), name, Kind.DIRECTORY, time.time_ns())
                     tree.opaque.add(node.tree_path)
                     await self.put(parent, tree, name, node)
@@ -182,7 +182,7 @@ class Namespace:
             message = "a symlink can only be made in a tree, and leads to what is in it"
             raise errors.NotPermitted(message)
         async with self.writer.order:
-            tree = self.writer.tree(parent)
+            tree = self.writer.work_trees.tree(parent)
             node = intents.made_node(tree, self._path(parent), name, Kind.SYMLINK, time.time_ns())
             node.target, node.size = target, Exact(len(target.encode("utf-8", "surrogateescape")))
             await self.put(parent, tree, name, node)
@@ -269,10 +269,10 @@ class Namespace:
             self.writer.order.release()
 
     async def _unlink_in_tree(self, parent: Node, name: str, edit: Edit | None) -> None:
-        tree = self.writer.tree(parent)
+        tree = self.writer.work_trees.tree(parent)
         await self.vacate(parent, tree, name)
         if edit is not None:
-            await self.writer.orphan(edit)
+            await self.writer.lineage.orphan(edit)
         self.changed(tree)
 
     async def vacate(self, parent: Node, tree: WorkTree, name: str) -> None:
@@ -312,13 +312,13 @@ class Namespace:
         if edit is not None and edit.tries:
             removal = None  # what it has become is found out first, and then that is removed
             if edit.in_flight in {None, edit.staged} and node.handles:
-                await self.writer.copied(edit)
-            await self.writer.doom(edit)
+                await self.writer.lineage.copied(edit)
+            await self.writer.lineage.doom(edit)
         if removal is not None:
             await self.remove_later(removal)
         if edit is not None:
             edit.covers = None
-            await self.writer.orphan(edit)
+            await self.writer.lineage.orphan(edit)
 
     def removal_of(self, parent: Node, name: str, artifact: Artifact) -> Removal:
         """Return the removal of an artifact from its place."""
@@ -373,7 +373,7 @@ class Namespace:
             self.directories.listings.forget(parent.directory.ref)
 
     async def _rmdir_in_tree(self, parent: Node, name: str, path: str) -> None:
-        tree = self.writer.tree(parent)
+        tree = self.writer.work_trees.tree(parent)
         tree.opaque.discard(path)
         below = tree.names.pop(path, {})
         dropped = [number for child in below if (number := tree.records.pop((path, child), None)) is not None]

@@ -166,7 +166,7 @@ class _Recovery:
             return
         directory = intents.spot_of(what, self.source)
         if isinstance(directory, VersionDir):
-            self.writer.tree_of_artifact(self.source, directory)
+            self.writer.work_trees.tree_of_artifact(self.source, directory)
         identity = ("draft", self.source, str(staged.path))
         node = Node(number(identity), identity, Kind.FILE, str(what["name"]), executable=staged.executable,
                     size=Exact(staged.size), mtime_ns=staged.mtime_ns, writable=True, source=self.source)  # fmt: skip

@@ -99,7 +99,7 @@ class Renamer:
                 raise errors.DirectoryNotEmpty(subject=move.new_name)
         await self._vet(move)
         async with self.namespace.alone(move.node, move.target):
-            tree = self.writer.tree(move.new_parent)
+            tree = self.writer.work_trees.tree(move.new_parent)
             replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
             moved = self.overlay.edits.get(move.node.ino)
             if moved is not None and replaced is not None:
@@ -116,7 +116,7 @@ class Renamer:
             # At once: after a kill it has the old name or the new one.
             await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
             if replaced is not None:
-                await self.writer.orphan(replaced)
+                await self.writer.lineage.orphan(replaced)
             self.namespace.changed(tree)
 
     @staticmethod
@@ -206,8 +206,8 @@ class Renamer:
         if edit.tries and not edit.in_tree:
             # It may be there under its old name.
             if edit.in_flight in {None, edit.staged}:
-                await self.writer.copied(edit)
-            await self.writer.doom(edit)
+                await self.writer.lineage.copied(edit)
+            await self.writer.lineage.doom(edit)
         self.overlay.hide(edit)
         old_tree = self.overlay.tree_of(edit.directory, edit.source)
         if old_tree is not None:
@@ -216,23 +216,25 @@ class Renamer:
         if old_tree is not None:
             self.namespace.changed(old_tree)
         if isinstance(place, VersionDir):
-            edit.base, edit.base_sha256 = self.writer.tree(move.new_parent).base, None
+            edit.base, edit.base_sha256 = self.writer.work_trees.tree(move.new_parent).base, None
             node.artifact, node.tree_path = place.artifact, join(place.path, move.new_name)
         else:
             self._stand_for(edit, target, replaced)
         if replaced is not None:
             edit.replace(replaced)
         self.overlay.show(edit)
-        await self.writer.seal_again(edit)  # before the other is forgotten: a crash in between must find one of them
+        await self.writer.sealing.seal_again(
+            edit
+        )  # before the other is forgotten: a crash in between must find one of them
         if replaced is not None:
-            await self.writer.orphan(replaced)
+            await self.writer.lineage.orphan(replaced)
         if not edit.staged.writers:
             self.writer.writeback.schedule(edit)
 
     def _stand_for(self, edit: Edit, target: Node | None, replaced: Edit | None) -> None:
         """Let an edit in a listed directory be the next version of what has its name, if anything has."""
         node = edit.node
-        if replaced is not None and self.writer.inherit(edit, replaced):
+        if replaced is not None and self.writer.lineage.inherit(edit, replaced):
             return
         if target is not None and not (replaced and replaced.is_local):
             edit.base, edit.is_local = changeable(target), False
@@ -251,7 +253,7 @@ class Renamer:
             edit.replaces, replaced.replaces = replaced.replaces, None
             edit.replaces.given_to = edit
         else:
-            self.writer.take_name(edit, node.name)
+            self.writer.lineage.take_name(edit, node.name)
 
     # -- artifacts -------------------------------------------------------------------------------------------
 
@@ -291,7 +293,7 @@ class Renamer:
             node.name = move.new_name
             if shown:
                 self.overlay.show(edit)
-            await self.writer.seal_again(edit)
+            await self.writer.sealing.seal_again(edit)
         node.name, node.parent = move.new_name, move.new_parent.ino
 
     async def _rename_by_copy(self, move: Move, artifact: Artifact) -> None:

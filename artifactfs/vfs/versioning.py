@@ -119,7 +119,7 @@ class Versioning:
             edit.staged.touched = edit.staged.dirty = True
             edit.staged.uncopied, edit.staged.mtime_ns = 0, time.time_ns()
             edit.staged.executable = node.executable = content.executable
-            await writer.flush(edit)
+            await writer.sealing.flush(edit)
         except BaseException as error:
             # Its writer has failed: what is there of it must not be saved.
             edit.staged.broken = OSError(errno.EIO, f"the earlier version could not be read: {error}")
@@ -138,7 +138,7 @@ class Versioning:
         await self.fs.writer.publisher(source).permits(Change.SAVE)
         await self._make_way(place, force=force)
         at = VersionDir(place.artifact, place.artifact.current, "", present=True)
-        tree = self.fs.writer.tree_of_artifact(source, at)
+        tree = self.fs.writer.work_trees.tree_of_artifact(source, at)
         base = {m.path: m for m in await trees.members(source, tree.base, tree.base.current)}
         wanted = {m.path: m for m in await trees.members(source, place.artifact, version)}
         if place.path and not any(is_below(path, place.path) for path in wanted):

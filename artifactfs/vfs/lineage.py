@@ -1,0 +1,141 @@
+"""What an edit goes on from, and what becomes of it without its name.
+
+Rules of this file: a save that nobody knows the end of is followed to its end, under its name or without one, before
+anything else is made of that name. Bytes that are being published, or were given to another edit, are not deleted with
+the edit. An orphan's bytes live as long as somebody has it open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from artifactfs.journal.states import State
+from artifactfs.tree.inodes import number
+from artifactfs.tree.nodes import Node
+from artifactfs.vfs import intents
+from artifactfs.vfs.context import Context
+from artifactfs.vfs.overlay import Edit, Gone, Overlay
+from artifactfs.vfs.writeback import WriteBack
+
+
+@dataclass(slots=True)
+class Lineage:
+    """What edits hand on to each other, and what is left of those that end without being saved."""
+
+    context: Context
+    writeback: WriteBack
+
+    @property
+    def overlay(self) -> Overlay:
+        """Return the changes of the mount."""
+        return self.context.overlay
+
+    # -- what went before ------------------------------------------------------------------------------------
+
+    def inherit(self, edit: Edit, replaced: Edit) -> bool:
+        """Go on with a save that nobody knows the end of; return whether there was one.
+
+        It is published first, as what it was: else its outcome would look like somebody else's change.
+        """
+        flight = replaced.in_flight or replaced.staged
+        if not replaced.tries or edit.tries or edit.home is not replaced.home or flight.writers:
+            return False
+        edit.in_flight = replaced.given = flight
+        edit.flight_record = replaced.flight_record or intents.of_edit(replaced)
+        edit.flight_record.number = flight.number
+        edit.flight_record.what["doomed"] = False
+        edit.tries, edit.facts = replaced.tries, replaced.facts
+        edit.base, edit.base_sha256, edit.is_local = replaced.base, replaced.base_sha256, replaced.is_local
+        edit.node.artifact = replaced.node.artifact
+        return True
+
+    async def copied(self, edit: Edit) -> None:
+        """Let an edit go on with a copy of its bytes; the others are what is being saved."""
+        async with edit.lock:
+            old = edit.staged
+            fresh = await trio.to_thread.run_sync(edit.home.clone, old)
+            fresh.writers, old.writers = old.writers, 0
+            edit.staged, edit.number, edit.in_flight = fresh, fresh.number, old
+
+    async def doom(self, edit: Edit) -> None:
+        """Let a save that nobody knows the end of go on without a name, to be taken back; the edit leaves it."""
+        flight = edit.in_flight or edit.staged
+        identity = ("doomed", edit.source, str(flight.path))
+        node = Node(number(identity), identity, edit.node.kind, edit.node.name, source=edit.source)
+        ghost = Edit(
+            source=edit.source, home=edit.home, number=flight.number, node=node, staged=flight,
+            directory=edit.directory, base=edit.base, base_sha256=edit.base_sha256, is_local=edit.is_local,
+            tries=edit.tries, facts=edit.facts, since_ns=edit.since_ns, state=State.SEALED, shown=edit.shown,
+            doomed=True, due_at=trio.current_time(),
+        )  # fmt: skip
+        await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(ghost))
+        edit.given, edit.in_flight, edit.flight_record, edit.tries, edit.facts = flight, None, None, 0, {}
+        self.overlay.begin(ghost)
+        self.overlay.put(edit.directory, edit.source, edit.node.name, Gone())
+        self.writeback.wake()
+
+    def take_name(self, edit: Edit, name: str) -> None:
+        """Let an edit go on with what had its name a moment ago."""
+        ghost = self.overlay.doomed_at(edit.directory, edit.source, name)
+        if ghost is not None and not ghost.is_under_way and self.inherit(edit, ghost):
+            self.overlay.let_go(ghost)
+        else:
+            self.give(removal_to=edit, name=name)
+
+    def give(self, *, removal_to: Edit, name: str) -> None:
+        """Let an edit go on with the artifact that had its name a moment ago."""
+        edit = removal_to
+        removal = self.overlay.removal_at(edit.directory, edit.source, name)
+        if removal is not None:
+            removal.given_to, edit.replaces = edit, removal
+            edit.base, edit.is_local = removal.artifact, True
+
+    async def orphan(self, edit: Edit) -> None:
+        """Take the name of an edit away; its bytes go when nobody has it open."""
+        edit.is_orphan = True
+        self.overlay.hide(edit)
+        if self._is_being_read(edit):
+            await trio.to_thread.run_sync(lambda: edit.home.journal.put(drop=[edit.staged.number]))
+        elif edit.staged is not edit.given:
+            await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
+        for earlier in (edit.backup, edit.in_flight):
+            if earlier not in {None, edit.staged, edit.given} and not edit.is_under_way:
+                await trio.to_thread.run_sync(edit.home.discard, earlier)
+        self.collect(edit.node)
+
+    def _is_being_read(self, edit: Edit) -> bool:
+        """Tell whether the bytes of an edit are in the version of a tree that is just being made."""
+        tree = self.overlay.tree_of(edit.directory, edit.source)
+        return tree is not None and tree.is_under_way and edit.in_flight is edit.staged
+
+    def collect(self, node: Node) -> None:
+        """Drop an orphan that nobody has open any more."""
+        edit = self.overlay.edits.get(node.ino)
+        if edit is None or not edit.is_orphan or self._is_being_read(edit):
+            return
+        if node.handles == 0 and edit.staged.writers == 0:
+            self.overlay.let_go(edit)
+            if not edit.is_under_way and edit.staged is not edit.given:
+                edit.home.discard(edit.staged)
+
+    async def forget(self, edit: Edit) -> None:
+        """Drop an edit and its bytes."""
+        shown = self.overlay.names(self._parent(edit)).get(edit.node.name)
+        self.overlay.let_go(edit)
+        if edit.replaces is not None:
+            edit.replaces.given_to = None
+            if shown is edit.node:
+                self.writeback.hide_again(edit.replaces)
+        await trio.to_thread.run_sync(edit.home.discard, edit.staged)
+        self.without(edit)
+
+    def _parent(self, edit: Edit) -> Node:
+        return Node(0, (), edit.node.kind, "", directory=edit.directory, source=edit.source)
+
+    def without(self, edit: Edit) -> None:
+        """Have a tree looked at that has an edit less: that may have been all that was changed in it."""
+        tree = self.overlay.tree_of(edit.directory, edit.source)
+        if tree is not None:
+            self.writeback.schedule_tree(tree)
