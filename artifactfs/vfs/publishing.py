@@ -1,59 +1,47 @@
-"""One edit becomes one save at its service, one removal one delete.
+"""One edit becomes one save at its service.
 
-Rules of this file: nothing is overwritten that the writer has not seen. A save that comes too late, or whose name was
-taken meanwhile, is kept beside the other one under a name that says so. That a try begins is durable before it begins;
-bytes are deleted only after what came of them is known.
+Rules of this file: nothing is overwritten that the writer has not seen; a save that comes too late goes its own way
+(``vfs.overtaken``). A try begins when that is durable (``vfs.attempts``). Bytes are deleted only after what came of
+them is known.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from artifactfs import errors
 from artifactfs.journal.drafts import Staged
-from artifactfs.journal.states import Event, State, after
 from artifactfs.model.content import Exact
 from artifactfs.model.entry import Artifact, SingleFile
 from artifactfs.providers.base import Draft
 from artifactfs.tree.layout import present_node
-from artifactfs.tree.merging import marked
 from artifactfs.tree.nodes import Listed, Node
-from artifactfs.vfs import intents
+from artifactfs.vfs import attempts
 from artifactfs.vfs.context import PASSES, Context, Try
-from artifactfs.vfs.overlay import Edit, Removal, key_of
+from artifactfs.vfs.overlay import Edit, key_of
+from artifactfs.vfs.overtaken import Overtaken
+from artifactfs.vfs.removal_publishing import Removals
 
 log = logging.getLogger(__name__)
 
 # Somebody else was first: changed it, or made one of the name.
 OVERTAKEN = (errors.Conflict, errors.AlreadyExists)
-# Saves of one file that are overtaken in the same second; more would be a loop of ours.
-MAX_COPIES = 20
-# A removal that is older has waited for its service, and others may have saved what it takes away.
-WAITED_NS = 10 * 10**9
-STAYS = "somebody else changed it while it was removed here; it stays"
-
-
-def conflict_mark() -> str:
-    """Return what a name says of a save that came too late."""
-    return time.strftime("conflict %Y-%m-%d %H.%M.%S")
-
-
-def begun(state: State) -> State:
-    """Return the state of a change whose try begins, also after it was refused."""
-    return after(after(state, Event.RETRY) if state is State.FAILED else state, Event.START)
 
 
 @dataclass(slots=True)
 class Files:
-    """Publishes files that are artifacts of their own, and removals of artifacts."""
+    """Publishes files that are artifacts of their own."""
 
     context: Context
+    removals: Removals
+    overtaken: Overtaken = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wire what becomes of those that come too late."""
+        self.overtaken = Overtaken(self.context, self.removals)
 
     # -- saving ----------------------------------------------------------------------------------------------
 
@@ -67,32 +55,38 @@ class Files:
             await self._find_out(edit)
             return
         await self._follow_removal(edit)
-        attempt = await self._start(edit)
-        if attempt is None:
-            return
+        attempt = await attempts.start(edit)
+        if attempt is not None:
+            await self._save(edit, attempt)
+
+    async def _save(self, edit: Edit, attempt: Try) -> None:
         flight = edit.in_flight or edit.staged
         draft = await trio.to_thread.run_sync(flight.draft, edit.base_sha256)
+        refusal: errors.ArtifactFSError | None = None
         try:
             saved = await self._put(edit, draft, attempt)
         except OVERTAKEN as error:
-            await self._keep_beside(edit, error)
+            await self.overtaken.keep_beside(edit, error)
         except errors.NotFound:
             if edit.base is None:
-                self._landed(edit, attempt)
+                attempts.landed(edit, attempt)
                 raise
-            await self._make_again(edit)
+            await self.overtaken.make_again(edit)
         except Exception as error:
-            self._landed(edit, attempt)
-            if isinstance(error, errors.ArtifactFSError) and not isinstance(error, PASSES):
-                await self._superseded(edit)
-            raise
+            attempts.landed(edit, attempt)
+            if not isinstance(error, errors.ArtifactFSError) or isinstance(error, PASSES):
+                raise
+            refusal = error
         else:
             await self._received(edit, flight, draft, saved)
             self.context.saved(edit.source)
+        if refusal is not None:
+            await self.overtaken.superseded(edit)
+            raise refusal
 
     async def _find_out(self, edit: Edit) -> None:
         """Carry a save out whose name was taken away, or find that it was carried out, and have it removed."""
-        attempt = await self._start(edit)
+        attempt = await attempts.start(edit)
         if attempt is None:
             return
         draft = await trio.to_thread.run_sync(edit.staged.draft, edit.base_sha256)
@@ -100,13 +94,13 @@ class Files:
         try:
             artifact = await self._put(edit, draft, attempt) or edit.base
         except PASSES:
-            self._landed(edit, attempt)
+            attempts.landed(edit, attempt)
             raise
         except errors.NotFound:
             artifact = None
         except errors.ArtifactFSError as error:
             log.info("a save that was removed again had not been made: %s", error)
-        await self._take_back(edit, artifact)
+        await self.removals.take_back(edit, artifact)
 
     async def _follow_removal(self, edit: Edit) -> None:
         """Let a new file whose name is being given up wait for that; if that failed, go on with what has the name."""
@@ -120,82 +114,6 @@ class Files:
             removal = overlay.removal_at(edit.directory, edit.source, edit.node.name)
             if removal is not None:
                 removal.given_to, edit.replaces, edit.base = edit, removal, removal.artifact
-
-    async def _start(self, edit: Edit) -> Try | None:
-        """Note that a try begins; None if there is nothing whole to be published at this moment."""
-        async with edit.lock:
-            if edit.in_flight is None:
-                # Between the decision to publish it and now somebody may have begun to write: to a copy, or anew.
-                is_whole = edit.staged.sealed and not edit.staged.writers
-                flight = edit.staged if is_whole else edit.backup
-                if flight is None:
-                    return None
-                edit.in_flight, edit.backup = flight, None if flight is edit.backup else edit.backup
-                edit.flight_record = intents.of_edit(edit, flight)
-            is_first = edit.tries == 0
-            edit.tries += 1
-            edit.state = begun(edit.state) if edit.in_flight is edit.staged else edit.state
-            record = edit.flight_record or intents.of_edit(edit)
-            record.tries, record.state = edit.tries, State.PUBLISHING
-            await trio.to_thread.run_sync(edit.home.journal.put, record)
-        return Try(edit.home, record, is_first)
-
-    async def _take_back(self, edit: Edit, artifact: Artifact | None) -> None:
-        """Remove what a save has become whose name was taken away meanwhile."""
-        if not isinstance(edit.directory, Listed):
-            raise TypeError(edit)
-        overlay, home = self.context.overlay, edit.home
-        async with self.context.order, edit.lock:
-            overlay.edits.pop(edit.node.ino, None)
-            if artifact is None:
-                overlay.drop(edit.directory, edit.source, edit.node.name)
-            else:
-                removal = Removal(
-                    source=edit.source, home=home, number=home.next_number(), state=State.SEALED, artifact=artifact,
-                    directory=edit.directory, name=edit.node.name, shown=edit.shown, due_at=trio.current_time(),
-                )  # fmt: skip
-                await trio.to_thread.run_sync(home.journal.put, intents.of_removal(removal))
-                overlay.removals[key_of(edit.directory, edit.source), edit.node.name] = removal
-            await trio.to_thread.run_sync(home.discard, edit.staged)
-
-    @staticmethod
-    def _landed(edit: Edit, attempt: Try) -> None:
-        """Let an edit whose try failed be written to again."""
-        edit.tries, edit.facts = attempt.record.tries, attempt.record.facts
-        if edit.in_flight is edit.staged:
-            edit.in_flight = None
-
-    async def _superseded(self, edit: Edit) -> None:
-        """Give up bytes that were refused, if somebody has written others meanwhile: those are what is wanted."""
-        async with edit.lock:
-            flight = edit.in_flight
-            if flight is None or flight is edit.staged:
-                return
-            edit.in_flight, edit.flight_record = None, None
-            if not edit.staged.sealed and edit.backup is None:
-                edit.backup = flight  # acknowledged, until the others are
-                return
-            await self._write_down(edit, [flight.number])
-            self._due(edit)
-            await trio.to_thread.run_sync(edit.home.discard, flight)
-
-    async def _make_again(self, edit: Edit) -> None:
-        """Let an edit of a file that somebody else removed be a new file of its name."""
-        async with edit.lock:
-            edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.SEALED
-            edit.tries, edit.facts, edit.flight_record = 0, {}, None
-            await self._write_down(edit)
-        edit.due_at = trio.current_time()
-
-    @staticmethod
-    async def _write_down(edit: Edit, drop: Collection[int] = ()) -> None:
-        """Make durable what is true of an edit now, for whichever of its bytes were acknowledged."""
-        if edit.in_flight is edit.staged:
-            edit.in_flight = None
-        records = intents.of_all(edit)
-        if edit.in_flight is not None and edit.in_flight is not edit.staged:
-            edit.flight_record = records[0]
-        await trio.to_thread.run_sync(lambda: edit.home.journal.put(*records, drop=drop))
 
     async def _put(self, edit: Edit, draft: Draft, attempt: Try) -> Artifact | None:
         """Return what the source lists for it now; None if that is what it listed before."""
@@ -239,21 +157,15 @@ class Files:
         edit.replaces = None
         if artifact is not None and edit.node.artifact is not artifact:
             edit.node.artifact = artifact
-        await self._write_down(edit, [flight.number])
-        self._due(edit)
+        await attempts.write_down(edit, [flight.number])
+        attempts.due(edit)
         await trio.to_thread.run_sync(edit.home.discard, flight)
-
-    @staticmethod
-    def _due(edit: Edit) -> None:
-        """See that content which nobody writes to any more is published, if nobody has said when."""
-        if edit.staged.sealed and not edit.staged.writers and edit.due_at == math.inf:
-            edit.due_at = trio.current_time()
 
     async def _done(self, edit: Edit, flight: Staged) -> None:
         removal = edit.replaces
         if removal is not None:
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
-            self._forget_removal(removal)
+            self.removals.forget(removal)
         await trio.to_thread.run_sync(edit.home.discard, flight)
 
     async def _adopt(self, saved: Artifact, draft: Draft) -> None:
@@ -274,89 +186,6 @@ class Files:
     @staticmethod
     def _listed(edit: Edit, saved: Artifact) -> Node:
         return present_node(saved, edit.node.name, edit.node.mtime_ns, edit.source)
-
-    # -- conflicts -------------------------------------------------------------------------------------------
-
-    async def _keep_beside(self, edit: Edit, error: errors.ArtifactFSError) -> None:
-        """Let an edit that came too late be a new file beside the one it was meant to be."""
-        overlay, node, wanted = self.context.overlay, edit.node, edit.node.name
-        where = self.context.path_of(node)
-        async with self.context.order, edit.lock:
-            name = self._free_name(edit, wanted)
-            edit.covers = None  # the name is somebody else's now
-            overlay.hide(edit)
-            overlay.leave(node)
-            node.name, node.identity = name, ("draft", edit.source, str(edit.staged.path))
-            node.artifact, node.version, node.tree_path = None, None, ""
-            edit.base, edit.base_sha256, edit.is_local, edit.state = None, None, True, State.CONFLICT
-            edit.tries, edit.facts, edit.flight_record, edit.error = 0, {}, None, str(error)
-            overlay.show(edit)
-            # Told once to who saves under the name that was wanted, or goes on with the copy.
-            overlay.notices[key_of(edit.directory, edit.source), wanted] = errors.Conflict(f"{error}; see {name!r}")
-            edit.failure = errors.Conflict(str(error), subject=name)
-            await self._write_down(edit)
-            removal, edit.replaces = edit.replaces, None
-            if removal is not None:
-                self._forget_removal(removal)
-                await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
-        edit.due_at = trio.current_time()
-        if isinstance(edit.directory, Listed):
-            self.context.directories.listings.forget(edit.directory.ref)
-        self.context.directories.listings.changed(node.parent, wanted)
-        self.context.directories.listings.changed(node.parent, name)
-        self.context.report(edit.source, where, f"{error}; this save is kept as {name!r}")
-
-    def _free_name(self, edit: Edit, wanted: str) -> str:
-        taken = set(self.context.overlay.names(Node(0, (), edit.node.kind, "", edit.directory, source=edit.source)))
-        if isinstance(edit.directory, Listed):
-            taken |= self.context.directories.listings.names(edit.directory)
-        mark = conflict_mark()
-        for attempt in range(1, MAX_COPIES + 1):
-            name = marked(wanted, mark if attempt == 1 else f"{mark} {attempt}")
-            if name not in taken:
-                return name
-        message = f"there is no free name beside {wanted!r}"
-        raise errors.AlreadyExists(message)
-
-    # -- removing --------------------------------------------------------------------------------------------
-
-    async def remove(self, removal: Removal) -> None:
-        """Remove an artifact from its service.
-
-        Raises:
-            ArtifactFSError: it was not removed, and the removal is kept.
-        """
-        removal.tries += 1
-        removal.state = begun(removal.state)
-        stays = await self._was_overtaken(removal)
-        if stays:
-            self.context.report(removal.source, removal.shown, STAYS)
-        else:
-            await self.context.publisher(removal.source).remove(removal.artifact)
-        async with self.context.order:
-            if stays:
-                self.context.directories.listings.forget(removal.directory.ref)
-            else:
-                self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
-            self._forget_removal(removal)
-            self.context.overlay.unhide(removal)
-            await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
-        self.context.saved(removal.source)
-
-    async def _was_overtaken(self, removal: Removal) -> bool:
-        """Tell whether somebody else has saved what was removed here; asked where that costs nothing, or it waited."""
-        provider = self.context.sources[removal.source].provider
-        if not provider.is_here and time.time_ns() - removal.since_ns < WAITED_NS:
-            return False
-        found = await provider.refresh(removal.artifact)
-        if found is None or found.current is None or removal.artifact.current is None:
-            return False
-        return found.current.id != removal.artifact.current.id
-
-    def _forget_removal(self, removal: Removal) -> None:
-        removals = self.context.overlay.removals
-        for at in [at for at, found in removals.items() if found is removal]:
-            del removals[at]
 
 
 def _was_executable(artifact: Artifact) -> bool:

@@ -223,9 +223,8 @@ class Renamer:
         if replaced is not None:
             edit.replace(replaced)
         self.overlay.show(edit)
-        await self.writer.sealing.seal_again(
-            edit
-        )  # before the other is forgotten: a crash in between must find one of them
+        # Before the other is forgotten: a crash in between must find one of them.
+        await self.writer.sealing.seal_again(edit)
         if replaced is not None:
             await self.writer.lineage.orphan(replaced)
         if not edit.staged.writers:

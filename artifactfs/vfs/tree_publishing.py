@@ -27,9 +27,10 @@ from artifactfs.tree.layout import Level
 from artifactfs.tree.merging import Merged, Wanted, merge
 from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
+from artifactfs.vfs.attempts import begun
 from artifactfs.vfs.context import Context, Try
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
-from artifactfs.vfs.publishing import begun, conflict_mark
+from artifactfs.vfs.overtaken import conflict_mark
 from artifactfs.vfs.transactions import is_half_done
 
 log = logging.getLogger(__name__)

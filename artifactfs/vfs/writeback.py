@@ -22,9 +22,11 @@ from artifactfs import errors
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.states import Event, State, after
 from artifactfs.tree.nodes import VersionDir
+from artifactfs.vfs.attempts import begun
 from artifactfs.vfs.context import PASSES, Context
 from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree
-from artifactfs.vfs.publishing import Files, begun
+from artifactfs.vfs.publishing import Files
+from artifactfs.vfs.removal_publishing import Removals
 from artifactfs.vfs.transactions import is_half_done
 from artifactfs.vfs.tree_publishing import TreePublisher
 
@@ -66,6 +68,7 @@ class WriteBack:
     policy: Policy
     well_at: Callable[[str], float] = lambda _source: 0.0
     leave: bool = False
+    removals: Removals = field(init=False)
     files: Files = field(init=False)
     trees: TreePublisher = field(init=False)
     _woken: trio.Event = field(default_factory=trio.Event)
@@ -76,7 +79,8 @@ class WriteBack:
 
     def __post_init__(self) -> None:
         """Wire who publishes what."""
-        self.files = Files(self.context)
+        self.removals = Removals(self.context)
+        self.files = Files(self.context, self.removals)
         self.trees = TreePublisher(self.context)
 
     @property
@@ -224,7 +228,7 @@ class WriteBack:
             case Edit():
                 await self.files.publish(job)
             case Removal():
-                await self.files.remove(job)
+                await self.removals.remove(job)
             case WorkTree():
                 await self.trees.publish(job)
             case _:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from artifactfs import errors
-from artifactfs.vfs import publishing, tree_publishing
+from artifactfs.vfs import overtaken, tree_publishing
 from artifactfs.vfs.queue import queue_of
 from tests.vfs.world import EMPTY, LATER_S, WRITE, World, opened
 
@@ -18,7 +18,7 @@ MARK = "conflict 2026-01-02 03.04.05"
 @pytest.fixture(autouse=True)
 def _one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all conflicts be of the same second."""
-    monkeypatch.setattr(publishing, "conflict_mark", lambda: MARK)
+    monkeypatch.setattr(overtaken, "conflict_mark", lambda: MARK)
     monkeypatch.setattr(tree_publishing, "conflict_mark", lambda: MARK)
 
 

@@ -1,0 +1,86 @@
+"""One removal becomes one delete at its service.
+
+Rules of this file: what somebody else has saved since is not removed, as far as that can be known. A removal is
+forgotten only after its service has carried it out.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import trio
+
+from artifactfs.journal.states import State
+from artifactfs.model.entry import Artifact
+from artifactfs.tree.nodes import Listed
+from artifactfs.vfs import attempts, intents
+from artifactfs.vfs.context import Context
+from artifactfs.vfs.overlay import Edit, Removal, key_of
+
+# A removal that is older has waited for its service, and others may have saved what it takes away.
+WAITED_NS = 10 * 10**9
+STAYS = "somebody else changed it while it was removed here; it stays"
+
+
+@dataclass(slots=True)
+class Removals:
+    """Publishes removals of artifacts."""
+
+    context: Context
+
+    async def take_back(self, edit: Edit, artifact: Artifact | None) -> None:
+        """Remove what a save has become whose name was taken away meanwhile."""
+        if not isinstance(edit.directory, Listed):
+            raise TypeError(edit)
+        overlay, home = self.context.overlay, edit.home
+        async with self.context.order, edit.lock:
+            overlay.edits.pop(edit.node.ino, None)
+            if artifact is None:
+                overlay.drop(edit.directory, edit.source, edit.node.name)
+            else:
+                removal = Removal(
+                    source=edit.source, home=home, number=home.next_number(), state=State.SEALED, artifact=artifact,
+                    directory=edit.directory, name=edit.node.name, shown=edit.shown, due_at=trio.current_time(),
+                )  # fmt: skip
+                await trio.to_thread.run_sync(home.journal.put, intents.of_removal(removal))
+                overlay.removals[key_of(edit.directory, edit.source), edit.node.name] = removal
+            await trio.to_thread.run_sync(home.discard, edit.staged)
+
+    async def remove(self, removal: Removal) -> None:
+        """Remove an artifact from its service.
+
+        Raises:
+            ArtifactFSError: it was not removed, and the removal is kept.
+        """
+        removal.tries += 1
+        removal.state = attempts.begun(removal.state)
+        stays = await self._was_overtaken(removal)
+        if stays:
+            self.context.report(removal.source, removal.shown, STAYS)
+        else:
+            await self.context.publisher(removal.source).remove(removal.artifact)
+        async with self.context.order:
+            if stays:
+                self.context.directories.listings.forget(removal.directory.ref)
+            else:
+                self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
+            self.forget(removal)
+            self.context.overlay.unhide(removal)
+            await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
+        self.context.saved(removal.source)
+
+    async def _was_overtaken(self, removal: Removal) -> bool:
+        """Tell whether somebody else has saved what was removed here; asked where that costs nothing, or it waited."""
+        provider = self.context.sources[removal.source].provider
+        if not provider.is_here and time.time_ns() - removal.since_ns < WAITED_NS:
+            return False
+        found = await provider.refresh(removal.artifact)
+        if found is None or found.current is None or removal.artifact.current is None:
+            return False
+        return found.current.id != removal.artifact.current.id
+
+    def forget(self, removal: Removal) -> None:
+        removals = self.context.overlay.removals
+        for at in [at for at, found in removals.items() if found is removal]:
+            del removals[at]
