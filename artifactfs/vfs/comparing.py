@@ -19,7 +19,7 @@ from artifactfs.tree.nodes import Node
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.overlay import Gone, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.places import Place
-from artifactfs.vfs.tree_publishing import Taken, member_of
+from artifactfs.vfs.tree_taken import Taken, member_of
 
 
 @dataclass(frozen=True, slots=True)

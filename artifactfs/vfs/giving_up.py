@@ -154,7 +154,7 @@ class GivingUp:
                 dropped.append(number)
             if path in tree.names and not tree.names[path]:
                 del tree.names[path]
-        await self.fs.writer.writeback.trees.write_down(tree, dropped)
+        await self.fs.writer.writeback.trees.settling.write_down(tree, dropped)
 
     # -- the kernel ------------------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ class Versioning:
     async def _let_go(self, tree: WorkTree) -> None:
         """Forget a tree in which nothing was changed after all."""
         if not tree.names and not self.fs.writer.overlay.edits_of(tree):
-            await self.fs.writer.writeback.trees.write_down(tree, [])
+            await self.fs.writer.writeback.trees.settling.write_down(tree, [])
 
     async def _put(self, tree: WorkTree, entries: dict[tuple[str, str], Node | Gone]) -> None:
         async with self.fs.writer.order:

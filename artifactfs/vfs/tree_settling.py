@@ -1,0 +1,173 @@
+"""What is shown and kept of a changed tree after its version was made.
+
+Rules of this file: the view changes in one step, when the service has the version. What has changed since it was begun
+stays, on top of it. Bytes are deleted only after what is left of the changes is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from artifactfs import errors
+from artifactfs.journal.drafts import Staged
+from artifactfs.journal.states import State
+from artifactfs.model.content import Exact
+from artifactfs.model.entry import Artifact
+from artifactfs.providers.base import Draft
+from artifactfs.tree.layout import Level
+from artifactfs.tree.merging import Merged
+from artifactfs.tree.nodes import Kind, Node, VersionDir
+from artifactfs.vfs import intents
+from artifactfs.vfs.context import Context
+from artifactfs.vfs.overlay import Edit, Gone, WorkTree
+from artifactfs.vfs.tree_taken import Taken, version_of
+
+log = logging.getLogger(__name__)
+
+WAITS = "the service tells versions apart by the content of files alone; this goes with the next change of one"
+
+
+@dataclass(slots=True)
+class TreeSettling:
+    """Goes on after the version of a tree."""
+
+    context: Context
+
+    async def settle(self, tree: WorkTree, saved: Artifact, taken: list[Taken], merged: Merged | None) -> None:
+        """Show the new version, without what is in it now; keep what has changed since."""
+        is_version = merged is None or not merged.changes or version_of(saved) != version_of(tree.base)
+        if merged is not None and is_version:
+            self.context.directories.apply_artifact(tree.source, saved)
+        levels = await self._levels(tree, saved, taken) if is_version else {}
+        dropped: list[int] = []
+        done: list[Staged] = []
+        for one in taken:
+            if is_version:
+                self._take_over(tree, one, levels, merged, dropped, done)
+            elif one.edit is not None and one.edit.in_flight is one.edit.staged:
+                one.edit.in_flight = None
+        tree.tries, tree.facts, tree.error, tree.message = 0, {}, "", None
+        tree.state, tree.waits = State.SEALED, not is_version
+        if not is_version:
+            tree.due_at, tree.error = math.inf, WAITS
+        if is_version:
+            tree.base = saved
+            published = {one.at for one in taken if isinstance(one.entry, Node)}
+            tree.opaque -= {path for path in tree.opaque if path in published}
+        await self.write_down(tree, [*dropped, *(staged.number for staged in done)], taken)
+        for staged in done:
+            await trio.to_thread.run_sync(tree.home.discard, staged)
+        self._tell_conflicts(tree, merged)
+
+    async def _levels(self, tree: WorkTree, saved: Artifact, taken: list[Taken]) -> dict[str, Level]:
+        found: dict[str, Level] = {}
+        for path in {one.path for one in taken}:
+            root = Node(0, ("edited", tree.source, saved.key, "tree"), Kind.DIRECTORY, "", writable=True,
+                        directory=VersionDir(saved, saved.current, path, present=True), artifact=saved,
+                        version=saved.current, source=tree.source)  # fmt: skip
+            try:
+                found[path] = await self.context.directories.children(root)
+            except errors.NotFound:
+                found[path] = Level()
+        return found
+
+    def _take_over(
+        self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None, dropped: list[int],
+        done: list[Staged],
+    ) -> None:  # fmt: skip
+        names = tree.names.setdefault(one.path, {})
+        is_there = names.get(one.name) is one.entry
+        self._keep_away(tree, one, merged, is_there=is_there)
+        is_last = one.edit is None or one.edit.staged is one.staged
+        if is_there and is_last:
+            if (number := tree.records.pop((one.path, one.name), None)) is not None:
+                dropped.append(number)
+            if one.edit is not None:
+                self._end(one.edit)
+            names.pop(one.name, None)
+        elif one.edit is not None and one.edit.in_flight is one.staged:
+            one.edit.in_flight = None
+            one.edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
+            if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed:
+                one.edit.backup = one.staged  # under its new name nothing else is durable yet
+                return
+        if one.staged is not None and (is_there or not is_last):
+            done.append(one.staged)
+        if is_there:
+            self._become(tree, one, levels, merged)
+        if not names:
+            tree.names.pop(one.path, None)
+
+    @staticmethod
+    def _keep_away(tree: WorkTree, one: Taken, merged: Merged | None, *, is_there: bool) -> None:
+        """Hide what was just published, under its name or beside it, if it was taken away since."""
+        at = (merged.beside if merged else {}).get(one.at, one.at)
+        directory, _, name = at.rpartition("/")
+        names = tree.names[one.path]
+        if not is_there and one.wanted is not None and directory == one.path and name not in names:
+            names[name] = Gone(at)
+            tree.records[one.path, name] = tree.home.next_number()
+
+    def _end(self, edit: Edit) -> None:
+        """Let an edit be over that is in a version now."""
+        edit.node.mtime_ns = edit.staged.mtime_ns or edit.node.mtime_ns
+        edit.node.size, edit.node.executable = Exact(edit.staged.size), edit.staged.executable
+        edit.covers = None
+        self.context.overlay.let_go(edit)
+
+    def _become(self, tree: WorkTree, one: Taken, levels: Mapping[str, Level], merged: Merged | None) -> None:
+        node, path = one.entry, one.at
+        if not isinstance(node, Node):
+            return
+        kept = (merged.beside if merged else {}).get(path, path)
+        name = kept.rpartition("/")[2]
+        if kept.rpartition("/")[0] != one.path:
+            self.context.directories.listings.changed(node.parent, one.name)
+            return  # in a directory that is kept beside; it is looked up there anew
+        listed = levels.get(one.path, Level()).children.get(name)
+        if listed is None:
+            log.info("what was saved in a tree is listed under another name")
+            return
+        if name != one.name:
+            self.context.directories.listings.changed(node.parent, one.name)
+            node.name = name
+            if (edit := self.context.overlay.edits.get(node.ino)) is not None:
+                # Who goes on writing goes on with the copy, and is told.
+                del tree.names[one.path][one.name]
+                tree.names[one.path][name], edit.covers = node, None
+                edit.failure = errors.Conflict(f"somebody else changed it first; this is {name!r} now")
+        self.context.overlay.become(node, listed)
+
+    async def write_down(self, tree: WorkTree, dropped: list[int], taken: Sequence[Taken] = ()) -> None:
+        """Make durable what is left of the changes of a tree."""
+        edits = self.context.overlay.edits
+        going_on = [one.edit for one in taken if one.edit is not None and edits.get(one.edit.node.ino) is one.edit]
+        own = [
+            (path, name, entry)
+            for path, name, entry in tree.entries()
+            if (path, name) in tree.records and not (isinstance(entry, Node) and entry.ino in edits)
+        ]
+        if not tree.names and not self.context.overlay.edits_of(tree):
+            self.context.overlay.trees.pop((tree.source, tree.base.key), None)
+            dropped += [tree.number, *tree.records.values()]
+            records = []
+        else:
+            records = [intents.of_tree(tree), *(intents.of_name(tree, *one) for one in own)]
+            records += [record for edit in going_on if not edit.is_orphan for record in intents.of_all(edit)]
+        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
+
+    def _tell_conflicts(self, tree: WorkTree, merged: Merged | None) -> None:
+        for path, kept in (merged.beside if merged else {}).items():
+            directory, _, name = path.rpartition("/")
+            message = f"somebody else changed it first; this save is kept as {kept.rpartition('/')[2]!r}"
+            at = (("tree", tree.source, tree.base.key, directory), name)
+            self.context.overlay.notices[at] = errors.Conflict(message)
+            self.context.report(tree.source, f"{tree.shown}/{path}".lstrip("/"), message)
+        for path in merged.kept if merged else ():
+            message = "somebody else changed it while it was removed here; it stays"
+            self.context.report(tree.source, f"{tree.shown}/{path}".lstrip("/"), message)
