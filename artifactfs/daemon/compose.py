@@ -141,7 +141,7 @@ async def _saving(
     writer, context = fs.writer, fs.writer.context
     context.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
     context.saved = observer.succeeded
-    writer.writeback.well_at = lambda source: observer.counters(source).last_success or 0.0
+    writer.writeback.outages.well_at = lambda source: observer.counters(source).last_success or 0.0
     for name, journal in journals.items():
         if journal.own.journal.numbers():
             fs.directories.listings.distrusted.add(name)

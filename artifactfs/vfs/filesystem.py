@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from artifactfs import errors
 from artifactfs.content.reader import ContentReader
@@ -20,11 +19,13 @@ from artifactfs.tree.layout import CONTROL
 from artifactfs.tree.nodes import Kind, Listed, MountRoot, Node
 from artifactfs.vfs.control_dir import ControlFiles, is_control
 from artifactfs.vfs.directories import Directories
-from artifactfs.vfs.handles import DirectoryHandle, HandleTable, ReadHandle, WriteHandle
+from artifactfs.vfs.handles import Change, DirectoryHandle, HandleTable, Opened, ReadHandle, WriteHandle
+from artifactfs.vfs.moves import Move
 from artifactfs.vfs.namespace import Namespace
 from artifactfs.vfs.pointers import Pointers
 from artifactfs.vfs.prefetch import Prefetch
-from artifactfs.vfs.renaming import Move, Renamer
+from artifactfs.vfs.removing import Remover
+from artifactfs.vfs.renaming import Renamer
 from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writeback import Policy
 from artifactfs.vfs.writing import Writer
@@ -32,24 +33,6 @@ from artifactfs.vfs.writing import Writer
 FOREVER_S = 365 * 86400.0
 # First words of the identities that say which version of an artifact is the current one.
 OF_ARTIFACT = frozenset({"version link", "metadata"})
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An open file: its handle, whether the kernel may keep the pages it has, whether it must not use them at all."""
-
-    handle: int
-    keep_cache: bool
-    direct_io: bool = False
-
-
-@dataclass(slots=True)
-class Change:
-    """What ``setattr`` is to change; None leaves it."""
-
-    size: int | None = None
-    executable: bool | None = None
-    mtime_ns: int | None = None
 
 
 class FileSystem:
@@ -82,7 +65,8 @@ class FileSystem:
         self.writer.context.path_of = self.path_of
         self.directories.listings.is_known = lambda node: node.identity in self.writer.overlay.saved
         self.namespace = Namespace(self.directories, self.writer)
-        self.renamer = Renamer(self.directories, self.writer, self.namespace)
+        self.remover = Remover(self.directories, self.writer, self.namespace)
+        self.renamer = Renamer(self.directories, self.writer, self.namespace, self.remover)
         self.pointers = Pointers(content, self.handles)
         self.writer.context.pointer_saved = self.pointers.saved
         self.prefetch = Prefetch(self.directories, content)
@@ -349,14 +333,14 @@ class FileSystem:
         node = await self.lookup(parent_ino, name)
         if node.kind is Kind.DIRECTORY:
             raise errors.IsADirectory
-        await self.namespace.unlink(self.node(parent_ino), name, node)
+        await self.remover.unlink(self.node(parent_ino), name, node)
 
     async def rmdir(self, parent_ino: int, name: str) -> None:
         """Remove an empty directory."""
         node = await self.lookup(parent_ino, name)
         if node.kind is not Kind.DIRECTORY:
             raise errors.NotADirectory
-        await self.namespace.rmdir(self.node(parent_ino), name, node)
+        await self.remover.rmdir(self.node(parent_ino), name, node)
 
     async def rename(self, old: tuple[int, str], new: tuple[int, str], *, replace: bool) -> None:
         """Give (directory, name) another place; ``replace`` False refuses one that is taken."""

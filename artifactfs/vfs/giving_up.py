@@ -86,7 +86,7 @@ class GivingUp:
             async with writer.order, edit.lock:
                 if edit.replaces is not None:
                     edit.replaces.given_to = None
-                    writer.writeback.hide_again(edit.replaces)
+                    writer.lineage.hide_again(edit.replaces)
                 await self._drop_bytes(edit)
         await self._spoil([edit])
         self._changed(edit.node.parent, edit.node.name)

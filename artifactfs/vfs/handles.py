@@ -104,3 +104,21 @@ class HandleTable:
     def of(self, node: Node) -> list[Handle]:
         """Return what is open on a node."""
         return [handle for handle in self._handles.values() if handle.node is node]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file: its handle, whether the kernel may keep the pages it has, whether it must not use them at all."""
+
+    handle: int
+    keep_cache: bool
+    direct_io: bool = False
+
+
+@dataclass(slots=True)
+class Change:
+    """What ``setattr`` is to change; None leaves it."""
+
+    size: int | None = None
+    executable: bool | None = None
+    mtime_ns: int | None = None

@@ -16,7 +16,7 @@ from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs import intents
 from artifactfs.vfs.context import Context
-from artifactfs.vfs.overlay import Edit, Gone, Overlay
+from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal
 from artifactfs.vfs.writeback import WriteBack
 
 
@@ -127,7 +127,7 @@ class Lineage:
         if edit.replaces is not None:
             edit.replaces.given_to = None
             if shown is edit.node:
-                self.writeback.hide_again(edit.replaces)
+                self.hide_again(edit.replaces)
         await trio.to_thread.run_sync(edit.home.discard, edit.staged)
         self.without(edit)
 
@@ -139,3 +139,8 @@ class Lineage:
         tree = self.overlay.tree_of(edit.directory, edit.source)
         if tree is not None:
             self.writeback.schedule_tree(tree)
+
+    def hide_again(self, removal: Removal) -> None:
+        """Go on removing an artifact whose name was taken again, and given back."""
+        self.overlay.put(removal.directory, removal.source, removal.name, Gone())
+        self.writeback.schedule_removal(removal)

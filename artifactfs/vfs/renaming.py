@@ -1,40 +1,26 @@
 """What a rename does.
 
 Rules of this file: a rename between two artifacts is refused as a rename (``mv`` then copies), except of what is only
-on this machine. Inodes keep their numbers over a rename: the kernel goes on using them under the new name. Inside of a
-tree a rename is durable here and published with the next version; an artifact is renamed at its service at once.
+on this machine. Inodes keep their numbers over a rename: the kernel goes on using them under the new name. An artifact
+is renamed at its service at once.
 """
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass
-
-import trio
+from dataclasses import dataclass, field
 
 from artifactfs import errors
 from artifactfs.journal.droppings import is_dropping
-from artifactfs.journal.records import Record
 from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.providers.base import Change
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
-from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
+from artifactfs.vfs.moves import Move
 from artifactfs.vfs.namespace import Namespace, changeable, standing
-from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, is_below, join, stays_here
+from artifactfs.vfs.overlay import Edit, Overlay, join
+from artifactfs.vfs.removing import Remover
+from artifactfs.vfs.tree_renaming import TreeRenamer
 from artifactfs.vfs.writing import Writer
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A rename: from directory and name to directory and name."""
-
-    old_parent: Node
-    old_name: str
-    node: Node
-    new_parent: Node
-    new_name: str
-    target: Node | None
 
 
 @dataclass(slots=True)
@@ -44,6 +30,12 @@ class Renamer:
     directories: Directories
     writer: Writer
     namespace: Namespace
+    remover: Remover
+    in_tree: TreeRenamer = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wire what renames in trees."""
+        self.in_tree = TreeRenamer(self.directories, self.writer, self.namespace, self.remover)
 
     @property
     def overlay(self) -> Overlay:
@@ -71,7 +63,7 @@ class Renamer:
         await self.namespace.idle(edit)  # it may be no edit any more then
         edit = self.overlay.edits.get(node.ino)
         if self._same_tree(move):
-            await self._in_tree(move)
+            await self.in_tree.rename(move)
         elif edit is not None and edit.is_local and (edit.base is None or edit.in_tree):
             await self._place(edit, move)
         else:
@@ -84,114 +76,11 @@ class Renamer:
             isinstance(old, VersionDir) and isinstance(new, VersionDir) and old.artifact.key == new.artifact.key
         )  # fmt: skip
 
-    # -- in a tree -------------------------------------------------------------------------------------------
-
-    async def _in_tree(self, move: Move) -> None:
-        if not move.node.writable:
-            message = "this cannot be changed"
-            raise errors.ReadOnly(message)
-        await self.writer.publisher(move.node.source).permits(Change.SAVE)
-        if move.node.kind is Kind.DIRECTORY:
-            if is_below(self._path(move.new_parent, move.new_name), move.node.tree_path):
-                message = "a directory cannot go into itself"
-                raise errors.InvalidRequest(message)
-            if move.target is not None and await self.namespace.shown_in(move.target):
-                raise errors.DirectoryNotEmpty(subject=move.new_name)
-        await self._vet(move)
-        async with self.namespace.alone(move.node, move.target):
-            tree = self.writer.work_trees.tree(move.new_parent)
-            replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
-            moved = self.overlay.edits.get(move.node.ino)
-            if moved is not None and replaced is not None:
-                moved.replace(replaced)
-            below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
-            for parent, child in ((move.old_parent, move.node), *below):
-                await self._detach(parent, child)
-            records = self._put(tree, move.new_parent, move.new_name, move.node)
-            for parent, child in below:
-                records += self._put(tree, parent, child.name, child)
-            left, dropped = await self.namespace.vacated(move.old_parent, tree, move.old_name)
-            dropped += self._clear(tree, self._path(move.old_parent, move.old_name), move.node)
-            records += [*left, intents.of_tree(tree)]
-            # At once: after a kill it has the old name or the new one.
-            await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
-            if replaced is not None:
-                await self.writer.lineage.orphan(replaced)
-            self.namespace.changed(tree)
-
-    @staticmethod
-    def _path(parent: Node, name: str) -> str:
-        return join(parent.directory.path, name) if isinstance(parent.directory, VersionDir) else name
-
-    async def _vet(self, move: Move) -> None:
-        """Refuse what has stayed here until now and could not be stored under its new name."""
-        edit = self.overlay.edits.get(move.node.ino)
-        if edit is not None and not stays_here(self._path(move.new_parent, move.new_name)):
-            publisher, staged = self.writer.publisher(edit.source), edit.staged
-            await trio.to_thread.run_sync(publisher.vet, move.new_name, staged.path, staged.size)
-
-    async def _all_below(self, top: Node) -> list[tuple[Node, Node]]:
-        """Return everything that a directory of a tree shows, each with its directory, from the top down."""
-        found: list[tuple[Node, Node]] = []
-        own = self.overlay.names(top)
-        entries = [entry for entry in own.values() if isinstance(entry, Node)]
-        if not self.overlay.hides_base(top):
-            level = await self.directories.children(top)
-            entries += [self.overlay.saved.get(c.identity, c) for n, c in level.children.items() if n not in own]
-        for entry in entries:
-            found.append((top, entry))
-            if entry.kind is Kind.DIRECTORY:
-                found += await self._all_below(entry)
-        return found
-
-    async def _detach(self, parent: Node, node: Node) -> None:
-        """Let the version that lists a node keep it as it is: the inode goes on under another name."""
-        if self.overlay.hides_base(parent):
-            return
-        listed = (await self.directories.children(parent)).children
-        if listed.get(node.name) is node:
-            listed[node.name] = copy(node)
-
-    def _put(self, tree: WorkTree, parent: Node, name: str, node: Node) -> list[Record]:
-        """Let a node stand at a name of a tree; return what has to be written down of it."""
-        place = parent.directory
-        if not isinstance(place, VersionDir):
-            raise TypeError(parent)
-        path = join(place.path, name)
-        self.overlay.leave(node)
-        edit = self.overlay.edits.get(node.ino)
-        if edit is not None:
-            self.overlay.hide(edit)
-            edit.directory, edit.is_local = place, True
-        node.name, node.tree_path = name, path
-        node.parent = parent.ino or node.parent
-        if edit is None:
-            node.identity = ("moved", tree.source, tree.base.key, path, str(node.ino))
-        if node.kind is Kind.DIRECTORY:
-            node.directory = VersionDir(tree.base, tree.base.current, path, present=True)
-            tree.opaque.add(path)
-        tree.names.setdefault(place.path, {})[name] = node
-        if edit is not None:
-            edit.shown = join(tree.shown, path) if tree.shown else edit.shown
-            return intents.of_all(edit)
-        tree.records.setdefault((place.path, name), tree.home.next_number())
-        return [intents.of_name(tree, place.path, name, node)]
-
-    @staticmethod
-    def _clear(tree: WorkTree, old: str, node: Node) -> list[int]:
-        """Forget what was changed below the old path of a directory: it was taken along; return its records."""
-        if node.kind is not Kind.DIRECTORY:
-            return []
-        tree.opaque = {path for path in tree.opaque if not is_below(path, old)}
-        for path in [path for path in tree.names if is_below(path, old)]:
-            del tree.names[path]
-        return [tree.records.pop(at) for at in list(tree.records) if is_below(at[0], old)]
-
     # -- what is only here -----------------------------------------------------------------------------------
 
     async def _place(self, edit: Edit, move: Move) -> None:
         """Give a file that is only on this machine another name; over a listed one it becomes its next version."""
-        await self._vet(move)
+        await self.in_tree.vet(move)
         async with self.namespace.alone(move.node, move.target):
             if self.overlay.edits.get(move.node.ino) is edit and edit.is_local:
                 await self._place_in_order(edit, move)
@@ -211,7 +100,7 @@ class Renamer:
         self.overlay.hide(edit)
         old_tree = self.overlay.tree_of(edit.directory, edit.source)
         if old_tree is not None:
-            await self.namespace.vacate(move.old_parent, old_tree, move.old_name)
+            await self.remover.vacate(move.old_parent, old_tree, move.old_name)
         edit.directory, edit.node.name, edit.node.parent = place, move.new_name, move.new_parent.ino
         if old_tree is not None:
             self.namespace.changed(old_tree)
@@ -301,7 +190,7 @@ class Renamer:
         if node.ino not in self.overlay.edits:
             await self.writer.begin(node, copy=True)
         edit = self.overlay.edits[node.ino]
-        await self._vet(move)
+        await self.in_tree.vet(move)
         async with self.namespace.alone(node, move.target):
             if self.overlay.edits.get(node.ino) is not edit:
                 raise errors.StaleContent("it was published in the same moment; try again")
@@ -311,8 +200,8 @@ class Renamer:
             node.identity = ("draft", node.source, str(edit.staged.path))
             removal, edit.replaces = edit.replaces, None
             if removal is None:
-                removal = self.namespace.removal_of(move.old_parent, move.old_name, artifact)
+                removal = self.remover.removal_of(move.old_parent, move.old_name, artifact)
             removal.given_to = None
             edit.is_local = True
             await self._place_in_order(edit, move)
-            await self.namespace.remove_later(removal)
+            await self.remover.remove_later(removal)

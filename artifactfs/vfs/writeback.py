@@ -13,7 +13,6 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -24,7 +23,8 @@ from artifactfs.journal.states import Event, State, after
 from artifactfs.tree.nodes import VersionDir
 from artifactfs.vfs.attempts import begun
 from artifactfs.vfs.context import PASSES, Context
-from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, Removal, WorkTree
+from artifactfs.vfs.outages import Outages
+from artifactfs.vfs.overlay import Edit, Job, Overlay, Removal, WorkTree
 from artifactfs.vfs.publishing import Files
 from artifactfs.vfs.removal_publishing import Removals
 from artifactfs.vfs.transactions import is_half_done
@@ -55,33 +55,39 @@ class Policy:
     delay_s: float = 1.0
     write_through: bool = False
 
+    def pause_s(self, edit: Edit) -> float:
+        """Return how long nothing may have happened to an edit before it is published."""
+        if is_passing(edit.node.name):
+            return max(self.delay_s, PASSING_S)
+        if edit.is_local and edit.replaces is None and not edit.in_tree and not edit.staged.size:
+            return max(self.delay_s, EMPTY_S)
+        return self.delay_s
+
 
 @dataclass(slots=True)
 class WriteBack:
     """Publishes the changes of one mount.
 
-    ``well_at`` says when a source last answered, in seconds since the epoch; ``leave`` that the end of the mount leaves
-    what waits to the next one.
+    ``leave`` says that the end of the mount leaves what waits to the next one.
     """
 
     context: Context
     policy: Policy
-    well_at: Callable[[str], float] = lambda _source: 0.0
     leave: bool = False
     removals: Removals = field(init=False)
     files: Files = field(init=False)
     trees: TreePublisher = field(init=False)
+    outages: Outages = field(init=False)
     _woken: trio.Event = field(default_factory=trio.Event)
     _changed: trio.Event = field(default_factory=trio.Event)
     _busy: Counter[str] = field(default_factory=Counter)
-    _failing: dict[str, float] = field(default_factory=dict)
-    _failed_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Wire who publishes what."""
         self.removals = Removals(self.context)
         self.files = Files(self.context, self.removals)
         self.trees = TreePublisher(self.context)
+        self.outages = Outages(self.overlay)
 
     @property
     def overlay(self) -> Overlay:
@@ -103,18 +109,11 @@ class WriteBack:
             tree = self.overlay.tree_of(edit.directory, edit.source)
             if tree is not None:
                 tree.shown = tree.shown or edit.shown.removesuffix(edit.path).rstrip("/")
-                edit.due_at = trio.current_time() + self._pause(edit)
+                edit.due_at = trio.current_time() + self.policy.pause_s(edit)
                 self.schedule_tree(tree)
         else:
-            edit.due_at = trio.current_time() + self._pause(edit)
+            edit.due_at = trio.current_time() + self.policy.pause_s(edit)
         self.wake()
-
-    def _pause(self, edit: Edit) -> float:
-        if is_passing(edit.node.name):
-            return max(self.policy.delay_s, PASSING_S)
-        if edit.is_local and edit.replaces is None and not edit.in_tree and not edit.staged.size:
-            return max(self.policy.delay_s, EMPTY_S)
-        return self.policy.delay_s
 
     def schedule_tree(self, tree: WorkTree) -> None:
         """Make a version of a tree when nothing has happened to it for a moment."""
@@ -130,11 +129,6 @@ class WriteBack:
         """Remove an artifact when its name was not taken again for a moment."""
         removal.due_at = trio.current_time() + self.policy.delay_s
         self.wake()
-
-    def hide_again(self, removal: Removal) -> None:
-        """Go on removing an artifact whose name was taken again, and given back."""
-        self.overlay.put(removal.directory, removal.source, removal.name, Gone())
-        self.schedule_removal(removal)
 
     async def keep_publishing(self) -> None:
         """Publish what is due, for as long as the mount lives."""
@@ -153,7 +147,7 @@ class WriteBack:
         waited = {job.source for job in jobs if job.has_waited and (job.is_under_way or job.due_at < math.inf)}
         # One that fails again and again, whatever its source does for others, does not stand before them for ever.
         for job in sorted(jobs, key=lambda job: job.tries // PATIENCE):
-            is_failing = job.source in self._failing
+            is_failing = job.source in self.outages.until
             lanes = 1 if is_failing or job.source in waited else LANES
             if isinstance(job, Edit) and job.in_flight is None and (job.staged.writers or not job.staged.sealed):
                 continue  # it is due when it is closed
@@ -162,7 +156,7 @@ class WriteBack:
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
             if job.under_way is None and is_due and begun[job.source] < lanes:
-                if now < self._failing.get(job.source, -math.inf):
+                if now < self.outages.until.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1
                 found.append(job)
@@ -170,24 +164,11 @@ class WriteBack:
 
     def _next_look(self) -> float:
         now = trio.current_time()
-        if self._notice_recovery():
+        if self.outages.notice_recovery(self._busy):
             return now
         due = [job.due_at for job in self.overlay.jobs() if job.under_way is None]
-        soonest = min((at for at in (*due, *self._failing.values()) if at > now), default=math.inf)
-        return min(soonest, now + LOOK_S) if self._failing else soonest
-
-    def _notice_recovery(self) -> bool:
-        """Try at once what waits for a source that has answered something else meanwhile; tell whether any has."""
-        now, found = trio.current_time(), False
-        for source, until in list(self._failing.items()):
-            waiting = [job for job in self.overlay.jobs() if job.source == source and job.due_at < math.inf]
-            if not waiting and not self._busy[source]:
-                del self._failing[source]  # what failed was taken back, or refused: who comes next finds out
-            elif until > now and self.well_at(source) > self._failed_at.get(source, math.inf):
-                self._failing[source], found = now, True
-                for job in waiting:
-                    job.due_at = now
-        return found
+        soonest = min((at for at in (*due, *self.outages.until.values()) if at > now), default=math.inf)
+        return min(soonest, now + LOOK_S) if self.outages.until else soonest
 
     # -- one change ------------------------------------------------------------------------------------------
 
@@ -216,10 +197,7 @@ class WriteBack:
         """Go on with what was changed meanwhile, and with what waits for this source."""
         if job.state is not State.CONFLICT and not (isinstance(job, WorkTree) and job.waits):
             job.error = ""
-        if self._failing.pop(job.source, None) is not None:
-            for other in self.overlay.jobs():
-                if other.source == job.source and other.tries and other.due_at < math.inf:
-                    other.due_at = trio.current_time()
+        self.outages.succeeded(job)
         if isinstance(job, WorkTree) and not job.waits:
             self.schedule_tree(job)
 
@@ -247,10 +225,7 @@ class WriteBack:
             pause = min(RETRY_MAX_S, RETRY_S * 2 ** min(job.tries - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
             job.due_at = now + pause
             if isinstance(error, PASSES):
-                self._failing[job.source] = job.due_at
-                self._failed_at[job.source] = time.time()
-                for other in self.overlay.jobs():
-                    other.has_waited = other.has_waited or other.source == job.source
+                self.outages.failed(job)
         if isinstance(error, (errors.ArtifactFSError, OSError)):
             log.info("a change could not be published and is kept: %s", error)
         else:
@@ -302,7 +277,7 @@ class WriteBack:
     def hurry(self, below: str = "", *jobs: Job) -> None:
         """Publish some changes now, or what is below a path; refused ones too, not what is open for writing."""
         for job in jobs or [job for job in self.overlay.jobs() if self.is_wanted(job, below)]:
-            self._failing.pop(job.source, None)
+            self.outages.until.pop(job.source, None)
             for edit in self.overlay.edits_of(job) if isinstance(job, WorkTree) else ():
                 edit.due_at = min(edit.due_at, trio.current_time())
             if job.under_way is None and not (isinstance(job, Edit) and job.staged.writers):
@@ -315,12 +290,8 @@ class WriteBack:
             job
             for job in self.overlay.jobs()
             if self.is_wanted(job, below)
-            and (job.is_under_way or (job.due_at < math.inf and not self._has_failed(job, since)))
+            and (job.is_under_way or (job.due_at < math.inf and not self.outages.has_failed(job, since)))
         ]
-
-    def _has_failed(self, job: Job, since: float) -> bool:
-        # Where one change fails because its source does, the others wait for that source.
-        return max(job.failed_at, self._failed_at.get(job.source, 0.0)) >= since
 
     async def changed(self, within_s: float) -> None:
         """Wait until a change has been published, or was not, but no longer than so many seconds."""

@@ -97,7 +97,7 @@ async def test_nothing_is_tried_while_a_source_is_known_to_fail(world: World):
 async def test_what_waits_is_tried_when_the_source_has_answered_something_else(world: World):
     """A listing that came through shows that the source is well again: nobody waits for the end of the pause."""
     answered_at = 0.0
-    world.fs.writer.writeback.well_at = lambda _source: answered_at
+    world.fs.writer.writeback.outages.well_at = lambda _source: answered_at
     await world.put("w/f", b"text")
     for _ in range(7):
         world.publisher.next(error=errors.Unreachable("no network"))
