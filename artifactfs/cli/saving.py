@@ -83,8 +83,7 @@ def run_flush(where: Sequence[Part], *, open_fails: bool = True) -> int:
         complain_of(left)
         return INTERRUPTED
     complain_of(left)
-    if not open_fails:
-        left = [row for row in left if row["state"] != OPEN]
+    left = [row for row in left if not row["goes_along"] and (open_fails or row["state"] != OPEN)]
     return FAILED if left or unanswered else 0
 
 

@@ -36,6 +36,7 @@ class Pending:
         age_s: since it was acknowledged.
         next_try_s: until the next try; None if nothing is planned: it is open, or was refused.
         error: of the last try.
+        goes_along: nothing is wrong: the service has no version for this alone; it goes with the next change of a file.
     """
 
     number: str
@@ -48,6 +49,7 @@ class Pending:
     age_s: float
     next_try_s: float | None
     error: str
+    goes_along: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -120,7 +122,7 @@ def _row(own: Job, job: Job, path: str, what: str, size: int, number: int | None
     age_s = round(time.time() - own.since_ns / 1e9, 1) if own.since_ns else 0.0
     return Pending(
         f"{own.home.root.name}/{number or own.number}", own.source, path, what, state.value, size, job.tries, age_s,
-        planned, job.error,
+        planned, job.error, isinstance(job, WorkTree) and job.waits,
     )  # fmt: skip
 
 

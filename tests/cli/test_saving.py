@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from artifactfs.store import demo
 from artifactfs.store.catalog import Store
-from tests.support.lab import Mounted, artifactfs
+from tests.support.lab import Lab, Mounted, artifactfs, mounted, service_source
 from tests.support.saving import artifact_id, history, killed, listed, local_mount, mount_again
 
 pytestmark = pytest.mark.fuse
@@ -520,3 +521,22 @@ def test_doctor_says_where_the_journal_is(held: Mounted):
     (row,) = [row for row in rows if row["what"] == "journal"]
     assert row["ok"]
     assert str(held.home) in row["detail"]
+
+
+def test_flush_succeeds_where_only_a_directory_waits_for_a_change(tmp_path: Path):
+    """VM0 makes no version for an empty directory alone: it is said, it goes along later, and it is no failure."""
+    world_store = Store(tmp_path / "served")
+    demo.fill(world_store)
+    with Lab(world_store) as lab:
+        source = service_source("vm0", lab.bases()["vm0"])
+        with mounted(tmp_path, {"vm0": source}) as mount:
+            tree = mount.path / "artifacts" / "site-report"
+            (tree / "empty").mkdir()
+            done = mount.artifactfs("flush", str(mount.path))
+            assert "goes with the next change" in done.stderr
+            (row,) = mount.status()["pending"]
+            assert row["goes_along"]
+            (tree / "empty" / "file").write_text("now")
+            assert mount.artifactfs("flush", str(mount.path)).stderr == ""
+            assert mount.status()["pending"] == []
+    world_store.close()
