@@ -6,7 +6,6 @@ it is a ``ContentRef`` named by its SHA-256, and later swaps at the service do n
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import time
@@ -29,6 +28,7 @@ from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK, count, cover, cut
 from artifactfs.content.facts import Facts, PointerFact
 from artifactfs.content.fetcher import Fetcher
+from artifactfs.content.whole import read_whole
 from artifactfs.model.content import (
     Access,
     ArchiveMember,
@@ -144,25 +144,9 @@ class ContentReader:
     async def _read_pointer(self, pointer: Pointer) -> PointerFact:
         """Keep what a pointer points to, under a name of its own until its hash is known."""
         key = f"{self._key(pointer)}#{secrets.token_hex(8)}"
-        digest, buffer, number, size = hashlib.sha256(), bytearray(), 0, 0
-        try:
-            async with self._provider_stream(pointer, ByteRange(0, None)) as stream:
-                async for chunk in stream.chunks:
-                    digest.update(chunk)
-                    size += len(chunk)
-                    buffer += chunk
-                    while len(buffer) >= BLOCK:
-                        self.store.write(key, number, bytes(buffer[:BLOCK]))
-                        del buffer[:BLOCK]
-                        number += 1
-                        await self.store.room()
-            if buffer:
-                self.store.write(key, number, bytes(buffer))
-        except BaseException:
-            self.store.discard(key)
-            raise
-        self.store.identify(key, digest.hexdigest(), keep_name=False)
-        return self.facts.put_pointer(self._key(pointer), digest.hexdigest(), size)
+        sha256, size = await read_whole(self._provider_stream(pointer, ByteRange(0, None)), self.store, key)
+        self.store.identify(key, sha256, keep_name=False)
+        return self.facts.put_pointer(self._key(pointer), sha256, size)
 
     async def adopt(self, content: Content, draft: Draft) -> None:
         """Keep the bytes of a draft as those of a content that was made of them.

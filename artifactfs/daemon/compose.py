@@ -100,16 +100,7 @@ async def composed(
         stack.callback(facts.close)
         store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
         stack.callback(store.close)
-        known: dict[str, Source] = {}
-        for source in sources:
-            memory = facts.memory(source.fingerprint)
-            provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE)
-            stack.push_async_callback(provider.aclose)
-            seen = facts.first_seen([source.fingerprint])[source.fingerprint]
-            if settings.mount.read_only:
-                provider.publisher = None
-            known[source.name] = Source(source.name, provider, source.fingerprint, seen)
-            observer.counters(source.name)
+        known = {source.name: _connected(source, settings, facts, observer, stack) for source in sources}
         # Requests run here: a waiter's end does not end them, the mount's end does.
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
@@ -131,6 +122,20 @@ async def composed(
         status.fs = fs
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
         yield Mounted(fs, observer, status, journals)
+
+
+def _connected(
+    source: config.Source, settings: config.Config, facts: Facts, observer: observe.Observer, stack: AsyncExitStack
+) -> Source:
+    """Return a source with its provider, which is closed with the stack."""
+    memory = facts.memory(source.fingerprint)
+    provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE)
+    stack.push_async_callback(provider.aclose)
+    seen = facts.first_seen([source.fingerprint])[source.fingerprint]
+    if settings.mount.read_only:
+        provider.publisher = None
+    observer.counters(source.name)
+    return Source(source.name, provider, source.fingerprint, seen)
 
 
 @asynccontextmanager

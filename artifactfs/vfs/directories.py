@@ -162,20 +162,20 @@ class Directories:
         """Take over what a save made of an artifact."""
         self.history.apply_artifact(source, artifact)
         if self.sources[source].provider.is_here:
-            self.listings.forget_source(source)
+            self.listings.own.forget_source(source)
         else:
-            self.listings.unkeep(source, artifact)
+            self.listings.own.unkeep(source, artifact)
 
     def apply_saved(self, source: str, place: Listed, name: str, artifact: Artifact, mtime_ns: int) -> None:
         """Take over what a save made of an artifact that a listing shows, or will show when it is asked for again."""
         self.apply_artifact(source, artifact)
-        self.listings.put(place, name, artifact, present_node(artifact, name, mtime_ns, source))
+        self.listings.own.put(place, name, artifact, present_node(artifact, name, mtime_ns, source))
 
     def apply_removed(self, source: str, place: Listed, artifact: Artifact) -> None:
         """Take over that an artifact is in a listing no more."""
-        self.listings.remove(place, artifact)
+        self.listings.own.remove(place, artifact)
         if self.sources[source].provider.is_here:
-            self.listings.forget_source(source)
+            self.listings.own.forget_source(source)
 
 
 def control_node(root: Node) -> Node:

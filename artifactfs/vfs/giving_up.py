@@ -109,7 +109,7 @@ class GivingUp:
                 for at in [at for at, found in overlay.removals.items() if found is removal]:
                     del overlay.removals[at]
                 overlay.drop(removal.directory, removal.source, removal.name)
-        context.directories.listings.forget(removal.directory.ref)
+        context.directories.listings.own.forget(removal.directory.ref)
         self._changed(await self._directory(removal.shown.rpartition("/")[0]), removal.name)
 
     # -- trees -----------------------------------------------------------------------------------------------

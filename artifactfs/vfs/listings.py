@@ -28,6 +28,7 @@ from artifactfs.providers import limits
 from artifactfs.tree.layout import CONTROL, Level, Path, Place, directory_identity, lay_out
 from artifactfs.tree.nodes import Listed, Node
 from artifactfs.vfs.known import MAX_ENTRIES, Known, KnownListings
+from artifactfs.vfs.own_changes import OwnChanges, Shelve
 from artifactfs.vfs.sources import Source
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,6 @@ INLINE_ENTRIES = 300
 TRANSIENT = (errors.Unavailable, errors.Unreachable, errors.TimedOut, errors.QuotaExceeded)
 
 Changed = Callable[[int, str], None]
-Shelve = Callable[[Listed, Mapping[Path, Level]], None]
 
 
 class Listings:
@@ -83,11 +83,9 @@ class Listings:
         self._known = KnownListings(unshelve, max_entries)
         self._numbers: dict[tuple[str, ...], int] = {}
         self._tops: dict[DirRef, tuple[Node, Listed]] = {}
-        self._changes: Counter[DirRef] = Counter()
-        self._changed_sources: set[str] = set()
         self._slow_until: dict[str, float] = {}
         self._renewing: Counter[str] = Counter()
-        self._made: dict[DirRef, dict[str, Artifact]] = {}
+        self.own = OwnChanges(sources, content.facts, self._known, self._tops, shelve)
 
     def stands_at(self, place: Listed, ino: int) -> None:
         """Remember which inode shows a level, for invalidations."""
@@ -121,13 +119,13 @@ class Listings:
 
     def _key(self, ref: DirRef) -> tuple[str, DirRef, int]:
         # Who looks after a change must not join a flight that left before it.
-        return ("list", ref, self._changes[ref])
+        return ("list", ref, self.own.changes[ref])
 
     # -- what an earlier mount knew, or this one before it fell out of memory -----------------------------------
 
     async def _recall(self, node: Node, place: Listed) -> Known | None:
         source = self.sources[node.source]
-        if not source.keeps_listings or place.ref in self._changes or node.source in self._changed_sources:
+        if not source.keeps_listings or place.ref in self.own.changes or node.source in self.own.changed_sources:
             return None
         return await self.content.flights.run(("recall", place.ref), partial(self._read, source, node, place))
 
@@ -166,7 +164,7 @@ class Listings:
 
     async def _refresh(self, node: Node, place: Listed) -> Known:
         old, began = self._known.peek(place.ref), trio.current_time()
-        changes = self._changes[place.ref]
+        changes = self.own.changes[place.ref]
         self._renewing[node.source] += 1
         try:
             entries, fresh = await self._fetch(node, place)
@@ -185,7 +183,7 @@ class Listings:
                 old.revalidating = False
         if trio.current_time() - began < GRACE_S:
             self._slow_until.pop(node.source, None)
-        if changes != self._changes[place.ref]:
+        if changes != self.own.changes[place.ref]:
             fresh.fetched_at = -math.inf  # asked for before a change that may not be in it
         self._known.put(place.ref, fresh)
         self.shelve(place, fresh.levels)
@@ -226,9 +224,9 @@ class Listings:
                 break
             seen.add(cursor)
         complete = page.complete and cursor is None
-        if not complete and place.ref in self._made:
+        if not complete and place.ref in self.own.made:
             listed = {entry.key for entry in entries if isinstance(entry, Artifact)}
-            entries.extend(made for key, made in self._made[place.ref].items() if key not in listed)
+            entries.extend(made for key, made in self.own.made[place.ref].items() if key not in listed)
         levels = await self._laid_out(node, place, entries, complete=complete)
         ttl = source.provider.listing_ttl_s if page.ttl_s is None else page.ttl_s
         return entries, Known(levels, trio.current_time(), ttl, complete, page.note)
@@ -277,82 +275,7 @@ class Listings:
                 if other is None or (other.identity != node.identity and not self.is_known(other)):
                     self.changed(parent, name)
 
-    # -- what this mount has changed ---------------------------------------------------------------------------
-
-    def names(self, place: Listed) -> set[str]:
-        """Return the names that are known in a directory."""
-        known = self._known.peek(place.ref)
-        level = known.levels.get(place.prefix) if known else None
-        return set() if level is None else {*level.children, *level.hidden}
-
-    def has_writable(self, place: Listed) -> bool:
-        """Tell whether a directory is known to list something that can be saved."""
-        known = self._known.peek(place.ref)
-        level = known.levels.get(place.prefix) if known else None
-        return level is not None and any(node.writable for node in level.children.values())
-
-    def put(self, place: Listed, name: str, artifact: Artifact, node: Node) -> None:
-        """Show an artifact that this mount has saved, without asking for the listing again."""
-        self._unkept(place.ref)
-        known = self._known.peek(place.ref)
-        level = known.levels.get(place.prefix) if known else None
-        if known is None or level is None:
-            return
-        self._take_out(level, artifact)
-        level.children[name] = node
-        self._shelved(place, known)
-        if not known.complete:
-            # A service that shows only some of its artifacts may never list this one.
-            self._made.setdefault(place.ref, {})[artifact.key] = artifact
-
-    def remove(self, place: Listed, artifact: Artifact) -> None:
-        """Show an artifact no more that this mount has removed."""
-        self._unkept(place.ref)
-        self._made.get(place.ref, {}).pop(artifact.key, None)
-        known = self._known.peek(place.ref)
-        level = known.levels.get(place.prefix) if known else None
-        if known is not None and level is not None:
-            self._take_out(level, artifact)
-            self._shelved(place, known)
-
-    @staticmethod
-    def _take_out(level: Level, artifact: Artifact) -> None:
-        for name, node in list(level.children.items()):
-            if node.artifact is not None and node.artifact.key == artifact.key:
-                del level.children[name]
-
-    def _unkept(self, ref: DirRef) -> None:
-        """See that no listing from before a change is taken for the present one."""
-        self._changes[ref] += 1
-        source = self.sources[ref.source]
-        if source.keeps_listings:
-            self.content.facts.metadata.drop_listing(source.fingerprint, ref)
-
-    def _shelved(self, place: Listed, known: Known) -> None:
-        top = self._tops.get(place.ref)
-        if top is not None:
-            self.shelve(top[1], known.levels)
-
-    def unkeep(self, source: str, artifact: Artifact) -> None:
-        """See that no listing that shows an artifact as it was before its save is kept for the next mount."""
-        for ref, known in self._known:
-            shown = (node.artifact for level in known.levels.values() for node in level.children.values())
-            if ref.source == source and any(one is not None and one.key == artifact.key for one in shown):
-                self._unkept(ref)
-
-    def forget_source(self, source: str) -> None:
-        """Ask for every listing of a source again at the next look."""
-        self._changed_sources.add(source)
-        for ref, _ in self._known:
-            if ref.source == source:
-                self.forget(ref)
-
-    def forget(self, ref: DirRef) -> None:
-        """Ask for a listing again at the next look: this mount has changed it."""
-        self._changes[ref] += 1
-        known = self._known.peek(ref)
-        if known is not None:
-            known.fetched_at, known.retry_at = -math.inf, -math.inf
+    # -- for others ------------------------------------------------------------------------------------------
 
     def believed_s(self, place: Listed) -> float:
         """Return how much longer what is not in a listing is believed not to be there; 0 if it is not complete."""

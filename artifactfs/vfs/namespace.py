@@ -123,7 +123,7 @@ class Namespace:
         """
         if self.overlay.removal_at(place, parent.source, name) is not None:
             return True
-        return (is_dropping(name) or is_passing(name)) and self.directories.listings.has_writable(place)
+        return (is_dropping(name) or is_passing(name)) and self.directories.listings.own.has_writable(place)
 
     def _not_reserved(self, parent: Node, name: str) -> None:
         if name in RESERVED or self.directories.sources[parent.source].provider.is_artifact_id(name):
@@ -159,7 +159,7 @@ class Namespace:
                 await self.free(place, parent.source, name)
                 if accepts & Accepts.WORKFLOWS:
                     await publisher.make_workflow(name)
-                    self.directories.listings.forget(ref)
+                    self.directories.listings.own.forget(ref)
                 else:
                     await publisher.permits(Change.MAKE_TREE)
                     made = await publisher.create_tree(ref, (*prefix, name))

@@ -61,7 +61,7 @@ class Overtaken:
                 await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
         edit.due_at = trio.current_time()
         if isinstance(edit.directory, Listed):
-            self.context.directories.listings.forget(edit.directory.ref)
+            self.context.directories.listings.own.forget(edit.directory.ref)
         self.context.directories.listings.changed(node.parent, wanted)
         self.context.directories.listings.changed(node.parent, name)
         self.context.report(edit.source, where, f"{error}; this save is kept as {name!r}")
@@ -69,7 +69,7 @@ class Overtaken:
     def _free_name(self, edit: Edit, wanted: str) -> str:
         taken = set(self.context.overlay.names(Node(0, (), edit.node.kind, "", edit.directory, source=edit.source)))
         if isinstance(edit.directory, Listed):
-            taken |= self.context.directories.listings.names(edit.directory)
+            taken |= self.context.directories.listings.own.names(edit.directory)
         mark = conflict_mark()
         for attempt in range(1, MAX_COPIES + 1):
             name = marked(wanted, mark if attempt == 1 else f"{mark} {attempt}")

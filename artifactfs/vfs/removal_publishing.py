@@ -62,7 +62,7 @@ class Removals:
             await self.context.publisher(removal.source).remove(removal.artifact)
         async with self.context.order:
             if stays:
-                self.context.directories.listings.forget(removal.directory.ref)
+                self.context.directories.listings.own.forget(removal.directory.ref)
             else:
                 self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
             self.forget(removal)

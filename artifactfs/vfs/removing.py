@@ -161,7 +161,7 @@ class Remover:
                 message = "this cannot be removed"
                 raise errors.ReadOnly(message)
         if isinstance(parent.directory, Listed):
-            self.directories.listings.forget(parent.directory.ref)
+            self.directories.listings.own.forget(parent.directory.ref)
 
     async def _rmdir_in_tree(self, parent: Node, name: str, path: str) -> None:
         tree = self.writer.work_trees.tree(parent)

@@ -68,7 +68,7 @@ async def test_who_has_seen_what_others_made_overwrites_it(grown: World, tmp_pat
     await grown.put("w/t/b", b"B")
     await other(grown, tmp_path / "other", lambda second: second.put("w/t/a", b"theirs"))
     grown.clock.jump(0.9)
-    grown.fs.directories.listings.forget_source("mine")
+    grown.fs.directories.listings.own.forget_source("mine")
     grown.fs.directories.history._newest_at.clear()
     assert await grown.read("w/t/a") == b"theirs"
     await grown.put("w/t/a", b"theirs and mine")
