@@ -68,7 +68,7 @@ class Lineage:
             source=edit.source, home=edit.home, number=flight.number, node=node, staged=flight,
             directory=edit.directory, base=edit.base, base_sha256=edit.base_sha256, is_local=edit.is_local,
             tries=edit.tries, facts=edit.facts, since_ns=edit.since_ns, state=State.SEALED, shown=edit.shown,
-            doomed=True, due_at=trio.current_time(),
+            doomed=True, due_at=trio.current_time() + self.writeback.policy.delay_s,
         )  # fmt: skip
         await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(ghost))
         edit.given, edit.in_flight, edit.flight_record, edit.tries, edit.facts = flight, None, None, 0, {}

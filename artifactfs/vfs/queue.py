@@ -96,7 +96,7 @@ def _edited(writer: Writer, edit: Edit) -> Item:
     job = writer.overlay.tree_of(edit.directory, edit.source) or edit
     at = (edit.directory.path, edit.node.name) if isinstance(edit.directory, VersionDir) else None
     shown = writer.writeback.where(edit) or edit.shown
-    row = _row(edit, job, shown, "save", edit.staged.size)
+    row = _row(edit, job, shown, "remove" if edit.doomed else "save", edit.staged.size)
     if not row.error and is_half_done(writer.overlay, edit):
         row = replace(row, error=HALF_DONE)
     return Item(row, job, edit, at)
