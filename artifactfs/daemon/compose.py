@@ -54,6 +54,11 @@ class Journals:
         left = Staging.abandoned(base, max_bytes)
         return cls(left[0], left[1:]) if left else cls(Staging.fresh(base, max_bytes), ())
 
+    @property
+    def was_written(self) -> bool:
+        """Tell whether a mount that saved something did not end in an orderly way, or left something."""
+        return any(staging.journal.path.exists() for staging in (self.own, *self.adopted))
+
     def close(self) -> None:
         """Give the directories up; those that are empty go."""
         for staging in (self.own, *self.adopted):
@@ -148,7 +153,7 @@ async def _saving(
     context.saved = observer.succeeded
     writer.writeback.outages.well_at = lambda source: observer.counters(source).last_success or 0.0
     for name, journal in journals.items():
-        if journal.own.journal.numbers():
+        if journal.was_written:
             fs.directories.listings.distrusted.add(name)
         for staging in (journal.own, *journal.adopted):
             await recover(writer, name, staging)

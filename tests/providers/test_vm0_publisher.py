@@ -901,7 +901,7 @@ async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Nothing is sent of an archive that could not be written."""
     async with desk_at(tmp_path, f=b"1") as desk:
         artifact = await desk.artifact()
-        monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115 - the code under test closes it
         with desk.counted() as requests, pytest.raises(errors.NoLocalSpace):
             await desk.save(artifact, desk.drafts(f=os.urandom(1 << 20)))
         assert ARCHIVE not in requests
