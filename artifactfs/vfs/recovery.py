@@ -54,6 +54,8 @@ def _living(home: Staging) -> list[Left]:
     kept = {int(what["after"]) for what in whats if what["after"] is not None}
     dead = {int(what["instead"]) for what in whats if what["instead"] is not None}
     dead = dead.union(*(map(int, what["over"]) for what in whats)) - kept
+    # Of what was tried nobody knows what became of it: that is found out first.
+    dead -= {record.number for record, _ in left if record.tries}
     for record, staged in left:
         if record.number in dead and staged is not None:
             home.discard(staged)
@@ -132,7 +134,8 @@ class _Recovery:
         name, written = (key_of(edit.directory, self.source), edit.node.name), int(record.what["at_ns"])
         known, before = self.newest.get(name, (None, 0))
         if known is not None and before > written:
-            self.home.discard(edit.staged)
+            if not self.writer.lineage.inherit(known, edit):  # nobody knows what became of it: that goes first
+                self.home.discard(edit.staged)
             return False
         if known is not None and known.tries:
             self._go_on(known, record, edit.staged)  # nobody knows what became of the earlier one
