@@ -29,7 +29,8 @@ class Network:
     @property
     def listen(self) -> str:
         """Return the address that servers listen on: all of them where nobody else is, else loopback."""
-        return "0.0.0.0" if self.names else LOOPBACK  # noqa: S104 - a network namespace that only this run is in
+        # The namespace has two addresses, one behind the delay and one not, and nobody but this run is in it.
+        return "0.0.0.0" if self.names else LOOPBACK  # noqa: S104 - no other machine can reach the namespace
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """Return a command as it is started where the servers run."""

@@ -23,7 +23,7 @@ def main() -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     # Places are read, not what lies between: the kernel's own readahead would fetch more than was asked for.
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-    dice = random.Random(seed)  # noqa: S311 - each contender must read the same places: a seed decides
+    dice = random.Random(seed)  # noqa: S311 - no secret: the seed makes each contender read the same places
     places = [dice.randrange(max(1, size // PAGE)) * PAGE for _ in range(count)]
     begin = time.perf_counter()
     for at in places:

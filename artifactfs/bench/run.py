@@ -38,7 +38,7 @@ PREFIX = "artifactfs-bench-"
 DIALECTS = {"syntropic137": "syntropic137-c", "vlmrun": "vlmrun", "vm0": "vm0"}
 # What the servers need in memory: two trees three times, the big file four times.
 SERVER_BYTES = 1 << 30
-SHM = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private directory there: what serves must not be a disk
+SHM = Path("/dev/shm")  # noqa: S108 - only mkdtemp uses it, for a private directory: what serves must not be a disk
 
 
 _PATHS = re.compile(rf"/\S*{PREFIX}\w*")
@@ -200,7 +200,7 @@ def _laps(run: Run, able: Sequence[Contender], net: Network, served: Servers, di
     net.set_delay(rtt_ms)
     scratch = disk / "scratch"
     scratch.mkdir(exist_ok=True)
-    dice = random.Random(0)  # noqa: S311 - each run goes in the same order: a seed decides
+    dice = random.Random(0)  # noqa: S311 - no secret: the seed makes each run go in the same order
     # A link makes no difference to the built-in store: once is enough.
     able = [c for c in able if c.remote or c.kind == "floor" or rtt_ms == min(run.options.rtts_ms)]
     for number in range(run.options.rounds):

@@ -59,7 +59,7 @@ class Workload:
 
 def file_bytes(at: int, version: int) -> bytes:
     """Return the content of file ``at`` in version 1 or 2."""
-    dice = random.Random(at)  # noqa: S311 - the same text in every process: its number is the seed
+    dice = random.Random(at)  # noqa: S311 - no secret: the seed makes the text the same in every process
     size = dice.randint(SMALLEST, LARGEST)
     head = f"{WORD}\n" if at % WORD_EVERY == 0 else ""
     changed = f"version {version}\n" if at % CHANGED_EVERY == 0 else ""

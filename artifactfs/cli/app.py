@@ -6,6 +6,7 @@ so that ``artifactfs --version`` and a shell's completion do not pay for them.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ def _main(
 
 
 @app.command()
-def mount(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
+def mount(  # noqa: PLR0913, PLR0917 - typer reads the options from the arguments, one each
     mountpoint: MountPoint = None,
     source: Names = None,
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay in the foreground.")] = False,
@@ -223,7 +224,7 @@ def cache_clear(
 
 
 @app.command()
-def serve(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
+def serve(  # noqa: PLR0913, PLR0917 - typer reads the options from the arguments, one each
     store: Annotated[Path | None, typer.Option(help="Directory of the store to serve.", metavar="DIR")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the dialects; 0 takes a free one.", min=0, max=65535)] = 8137,
@@ -252,7 +253,7 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def bench(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
+def bench(  # noqa: PLR0913, PLR0917 - typer reads the options from the arguments, one each
     path: Annotated[Path | None, mounted_path("Read this directory instead; nothing is written there.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", help="Write a plot there.", metavar="FILE")] = None,
@@ -291,7 +292,8 @@ def run() -> None:
     """Run the command that was typed; a reader that went away (``| head``) is no error."""
     for stream in (sys.stdout, sys.stderr):
         # A path may hold what the terminal's encoding cannot say; that is no reason to end in a traceback.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # both are text streams here
+        if isinstance(stream, io.TextIOWrapper):  # a program that runs us may have put something else there
+            stream.reconfigure(errors="backslashreplace")
     if "_ARTIFACTFS_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 

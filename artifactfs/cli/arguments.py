@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ NO_MOUNT = 3
 INTERRUPTED = 130
 
 
-def mounted_path(text: str) -> Any:  # noqa: ANN401 - typer.Argument says Any, and stands where a default does
+def mounted_path(text: str) -> object:
     """Take a path as it is: typer would stat it, and a directory that waits for its service would answer late."""
     return typer.Argument(help=text, parser=Path, metavar="PATH")
 

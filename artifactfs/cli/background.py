@@ -28,11 +28,7 @@ STAY = frozenset({"-f", "--foreground", "--help"})
 MALFORMED = 70
 
 
-def _nothing() -> Run:
-    raise NotImplementedError
-
-
-_load: Callable[[], Run] = _nothing
+_load: Callable[[], Run] | None = None
 _begun: Begun | None = None
 
 
@@ -120,6 +116,9 @@ def _become(reading: int, writing: int) -> int:
     os.setsid()
     # Everything made from here to readiness lives as long as the mount: collecting it in between is wasted.
     gc.disable()
+    if _load is None:
+        message = "nobody has said what runs a mount: begin_early comes first"
+        raise RuntimeError(message)
     run = _load()
     with os.fdopen(reading, "rb") as pipe:
         raw = pipe.read()
