@@ -213,6 +213,7 @@ class WorkTree(Job):
         records: numbers of the records of names, where those are not edits.
         message: what its maker says of the next version.
         waits: of what was changed the service would not tell two versions apart; it goes with the next real change.
+        sent: by path, hashes of what tries since the base were to make of it; None: nothing.
     """
 
     base: Artifact
@@ -221,6 +222,11 @@ class WorkTree(Job):
     records: dict[tuple[str, str], int] = field(default_factory=dict)
     message: str | None = None
     waits: bool = False
+    sent: dict[str, list[str | None]] = field(default_factory=dict)
+
+    def may_be_sent(self, path: str) -> bool:
+        """Tell whether a version that nobody here has seen yet may have something at a path."""
+        return any(one is not None for one in self.sent.get(path, ()))
 
     def entries(self) -> Iterator[tuple[str, str, Node | Gone]]:
         """Return directory, name and what stands there."""

@@ -6,6 +6,7 @@ safe elsewhere; one whose record cannot be read is left where it is, and said. N
 
 from __future__ import annotations
 
+import json
 import logging
 
 import trio
@@ -19,6 +20,7 @@ from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.overlay import Edit, Gone, Job, Key, Removal, WorkTree, key_of
+from artifactfs.vfs.tree_taken import SENT
 from artifactfs.vfs.writing import Writer
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ class _Recovery:
         tree = WorkTree(source=self.source, home=self.home, number=record.number, base=base)
         self._begin(tree, record)
         tree.message, tree.opaque = record.what["message"], set(record.what["opaque"])
+        tree.sent = json.loads(record.facts.get(SENT, "{}"))
         self.trees[record.number] = self.writer.overlay.trees[self.source, base.key] = tree
 
     def _name(self, record: Record, _staged: Staged | None) -> None:

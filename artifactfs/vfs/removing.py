@@ -19,7 +19,7 @@ from artifactfs.tree.nodes import Listed, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.namespace import Namespace, changeable, path_in_tree, standing
-from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal, WorkTree, key_of
+from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal, WorkTree, join, key_of
 from artifactfs.vfs.writing import Writer
 
 
@@ -79,8 +79,9 @@ class Remover:
         level.pop(name, None)
         records: list[Record] = []
         base = None if path in tree.opaque else await self._in_base(parent, name)
-        if base is not None:
-            level[name] = Gone(base.tree_path)
+        whole = join(path, name)
+        if base is not None or tree.may_be_sent(whole):
+            level[name] = Gone(base.tree_path if base is not None else whole)
             tree.records[path, name] = tree.home.next_number()
             records = [intents.of_tree(tree), intents.of_name(tree, path, name, level[name])]
         if not level:

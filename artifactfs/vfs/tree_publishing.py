@@ -28,8 +28,8 @@ from artifactfs.vfs.context import Context, Try
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
 from artifactfs.vfs.overtaken import conflict_mark
 from artifactfs.vfs.transactions import is_half_done
-from artifactfs.vfs.tree_settling import TreeSettling
-from artifactfs.vfs.tree_taken import Taken, hash_of, member_of, version_of
+from artifactfs.vfs.tree_settling import Made, TreeSettling
+from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, version_of
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +141,8 @@ class TreePublisher:
     @staticmethod
     def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
         """Return the base with what an earlier try of ours made of it, as far as that is what is there now."""
-        sent: dict[str, list[str | None]] = json.loads(tree.facts.get("sent", "{}"))
         known = dict(base)
-        for path, hashes in sent.items():
+        for path, hashes in tree.sent.items():
             member = now.get(path)
             if member is None and None in hashes:
                 known.pop(path, None)
@@ -162,14 +161,14 @@ class TreePublisher:
         async with self.context.order:
             taken = await self.changes(tree)
         if not taken:
-            await self.settling.settle(tree, tree.base, [], None)
+            await self.settling.settle(tree, [], Made(tree.base))
             return
         try:
             attempt = await self._start(tree, taken)
-            saved, merged = await self._save(tree, taken, attempt)
+            made = await self._save(tree, taken, attempt)
             tree.facts = attempt.record.facts
             async with self.context.order:
-                await self.settling.settle(tree, saved, taken, merged)
+                await self.settling.settle(tree, taken, made)
         finally:
             for one in taken:
                 if one.edit is not None and one.edit.in_flight is one.edit.staged:
@@ -193,17 +192,16 @@ class TreePublisher:
         is_first = tree.tries == 0
         tree.tries += 1
         tree.state = begun(tree.state)
-        sent: dict[str, list[str | None]] = json.loads(tree.facts.get("sent", "{}"))
         for one in taken:
-            known, new = sent.setdefault(one.at, []), None if one.wanted is None else hash_of(one.wanted)
+            known, new = tree.sent.setdefault(one.at, []), None if one.wanted is None else hash_of(one.wanted)
             if new not in known:
                 known.append(new)
-        tree.facts["sent"] = json.dumps(sent)
+        tree.facts[SENT] = json.dumps(tree.sent)
         record = intents.of_tree(tree)
         await trio.to_thread.run_sync(tree.home.journal.put, record)
         return Try(tree.home, record, is_first)
 
-    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: Try) -> tuple[Artifact, Merged]:
+    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: Try) -> Made:
         source, publisher = self.context.sources[tree.source], self.context.publisher(tree.source)
         for _ in range(MAX_MERGES):
             head = await source.provider.refresh(tree.base)
@@ -211,14 +209,15 @@ class TreePublisher:
                 raise errors.NotFound("the tree was removed; its changes are kept here", subject=tree.base.path[-1])
             merged, _wanted = await self.merged(tree, taken, head)
             if not merged.changes:
-                return head, merged
+                return Made(head, merged)
             try:
                 saved = await publisher.save_tree(
                     head, merged.manifest, attempt, read=self._read, message=tree.message
                 )  # fmt: skip
             except errors.Conflict:
                 continue
-            return saved, merged
+            # Of some changes a service sees nothing: of the times of files, or of empty directories.
+            return Made(saved, merged, is_version=version_of(saved) != version_of(head))
         raise errors.Unavailable("others change this tree again and again", subject=tree.base.path[-1])
 
     async def _read(self, content: Content, offset: int, length: int) -> bytes:

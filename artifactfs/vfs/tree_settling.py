@@ -25,11 +25,26 @@ from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree
-from artifactfs.vfs.tree_taken import Taken, version_of
+from artifactfs.vfs.tree_taken import Taken
 
 log = logging.getLogger(__name__)
 
 WAITS = "the service tells versions apart by the content of files alone; this goes with the next change of one"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a try has come to.
+
+    Attributes:
+        artifact: as the service has it now.
+        merged: what its current version is to hold; None: there was nothing to be made.
+        is_version: False if its current version says nothing of what was changed.
+    """
+
+    artifact: Artifact
+    merged: Merged | None = None
+    is_version: bool = True
 
 
 @dataclass(slots=True)
@@ -38,9 +53,9 @@ class TreeSettling:
 
     context: Context
 
-    async def settle(self, tree: WorkTree, saved: Artifact, taken: list[Taken], merged: Merged | None) -> None:
+    async def settle(self, tree: WorkTree, taken: list[Taken], made: Made) -> None:
         """Show the new version, without what is in it now; keep what has changed since."""
-        is_version = merged is None or not merged.changes or version_of(saved) != version_of(tree.base)
+        saved, merged, is_version = made.artifact, made.merged, made.is_version
         if merged is not None and is_version:
             self.context.directories.apply_artifact(tree.source, saved)
         levels = await self._levels(tree, saved, taken) if is_version else {}
@@ -51,7 +66,7 @@ class TreeSettling:
                 self._take_over(tree, one, levels, merged, dropped, done)
             elif one.edit is not None and one.edit.in_flight is one.edit.staged:
                 one.edit.in_flight = None
-        tree.tries, tree.facts, tree.error, tree.message = 0, {}, "", None
+        tree.tries, tree.facts, tree.sent, tree.error, tree.message = 0, {}, {}, "", None
         tree.state, tree.waits = State.SEALED, not is_version
         if not is_version:
             tree.due_at, tree.error = math.inf, WAITS
@@ -59,6 +74,7 @@ class TreeSettling:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
+        await self.context.directories.listings.own.durable(tree.source)
         await self.write_down(tree, [*dropped, *(staged.number for staged in done)], taken)
         for staged in done:
             await trio.to_thread.run_sync(tree.home.discard, staged)

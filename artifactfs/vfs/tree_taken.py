@@ -14,6 +14,8 @@ from artifactfs.tree.merging import Wanted
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.vfs.overlay import Edit, Gone, join
 
+# The fact of a try that says what it was to make of each path; what was sent may be there, whatever the answer was.
+SENT = "sent"
 KINDS = {Kind.FILE: "file", Kind.DIRECTORY: "dir", Kind.SYMLINK: "symlink"}
 
 

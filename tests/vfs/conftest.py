@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.vfs.world import BEGAN, World, opened
+from tests.vfs.world import World, grow, opened
 
 
 def _standing_still(work: Any, **more: Any) -> Any:
@@ -40,9 +40,5 @@ async def world(tmp_path: Path, standing_still: None) -> AsyncIterator[World]:
 @pytest.fixture
 async def grown(world: World) -> World:
     """A tree ``t`` with two files and a directory with a file and a directory, published: ``BEGAN``."""
-    await world.mkdir("w/t")
-    for path, content in BEGAN.items():
-        await (world.mkdir(f"w/t/{path}") if content is None else world.put(f"w/t/{path}", content))
-    await world.elapse()
-    world.publisher.calls.clear()
+    await grow(world)
     return world

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from artifactfs import errors
-from tests.vfs.world import BEGAN, BOTH, EMPTY, READ, WRITE, World, agree, count, opened
+from tests.vfs.world import BEGAN, BOTH, EMPTY, READ, WRITE, World, agree, count, grow, opened
 
 
 async def test_many_changes_are_one_version(grown: World):
@@ -108,7 +109,7 @@ async def test_what_is_open_comes_with_the_next_version(grown: World):
 Change = Callable[[World], Awaitable[None]]
 
 
-@pytest.mark.parametrize(
+CHANGES = pytest.mark.parametrize(
     ("change", "expected"),
     [
         (lambda world: world.unlink("w/t/a"), {"a": None}),
@@ -116,35 +117,99 @@ Change = Callable[[World], Awaitable[None]]
         (lambda world: world.put("w/t/a", b"AA"), {"a": b"AA"}),
         (lambda world: world.put("w/t/z", b"z"), {"a": b"A", "z": b"z"}),
         (lambda world: world.unlink("w/t/n/x"), {"a": b"A", "n/x": None}),
-        (lambda world: world.rename("w/t/n", "w/t/m"), {"a": b"A", "n": None, "n/x": None, "m": ..., "m/x": b"x"}),
+        (lambda world: world.unlink("w/t/n/l"), {"a": b"A", "n/l": None}),
+        (lambda world: world.rmdir("w/t/n/e"), {"a": b"A", "n/e": None}),
+        (
+            lambda world: world.rename("w/t/n", "w/t/m"),
+            {
+                "a": b"A", "m": ..., "m/e": ..., "m/x": b"x", "m/l": "x",
+                "n": None, "n/e": None, "n/x": None, "n/l": None,
+            },
+        ),
         (lambda world: world.rename("w/t/b", "w/t/a"), {"a": b"b", "b": None}),
         (lambda world: world.rename("w/t/a", "w/t/n/x"), {"a": None, "n/x": b"A"}),
+        (lambda world: world.rename("w/t/n/l", "w/t/l"), {"a": b"A", "n/l": None, "l": "x"}),
+        (lambda world: world.rename("w/t/n/e", "w/t/e"), {"a": b"A", "n/e": None, "e": ...}),
+        (lambda world: world.unlink("w/t/d/y"), {"a": b"A", "d/y": None}),
+        (lambda world: world.unlink("w/t/s"), {"a": b"A", "s": None}),
+        (lambda world: world.rmdir("w/t/k"), {"a": b"A", "k": None}),
+        (lambda world: world.rename("w/t/d/y", "w/t/y"), {"a": b"A", "d/y": None, "y": b"y"}),
+        (lambda world: world.rename("w/t/s", "w/t/d/s"), {"a": b"A", "s": None, "d/s": "x"}),
+        (lambda world: world.rename("w/t/k", "w/t/d/k"), {"a": b"A", "k": None, "d/k": ...}),
     ],
-)
+)  # fmt: skip
+
+
+async def changed(world: World) -> None:
+    """Change a tree, so that a version of it will be made."""
+    await world.put("w/t/a", b"A")
+    await world.mkdir("w/t/n")
+    await world.mkdir("w/t/n/e")
+    await world.put("w/t/n/x", b"x")
+    await world.symlink("w/t/n/l", "x")
+    await world.put("w/t/d/y", b"y")
+    await world.symlink("w/t/s", "x")
+    await world.mkdir("w/t/k")
+
+
+def with_all(expected: dict[str, object]) -> dict[str, object]:
+    """Return what the tree is after ``changed`` and a change on top of it."""
+    whole: dict[str, object] = {**BEGAN, "n": ..., "n/e": ..., "n/x": b"x", "n/l": "x", "d": ..., "d/e": ...}
+    whole |= {"d/y": b"y", "s": "x", "k": ..., **expected}
+    return {path: None if what is ... else what for path, what in whole.items() if what is not None}
+
+
+@CHANGES
 @pytest.mark.parametrize("fails", [False, True])
 async def test_names_change_while_the_version_is_made(
     grown: World, change: Change, expected: dict[str, object], *, fails: bool
 ):
     """Between what was taken and the answer: the change is shown at once, and comes with the version after."""
-    await grown.put("w/t/a", b"A")
-    await grown.mkdir("w/t/n")
-    await grown.put("w/t/n/x", b"x")
+    await changed(grown)
     held = grown.publisher.next(held=True, error=errors.Unavailable("not now") if fails else None)
     await grown.reach(held)
     await change(grown)
-    shown = await grown.tree("w/t")
-    whole = {**BEGAN, "n": None, "n/x": b"x", **expected}
-    directories = {"d", "d/e"} | ({"m"} if "m" in whole else {"n"})
-    wanted = {
-        path: None if path in directories else what
-        for path, what in whole.items()
-        if path in directories or what is not None
-    }
-    assert shown == wanted
+    wanted = with_all(expected)
+    assert await grown.tree("w/t") == wanted
     held.go.set()
     await grown.settle()
     assert await grown.tree("w/t") == wanted
     await agree(grown, wanted)
+
+
+@CHANGES
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_names_change_while_the_version_is_made_and_then_comes_a_kill(
+    tmp_path: Path, standing_still: None, change: Change, expected: dict[str, object], when: str
+):
+    """The service has the version, this machine does not know it: what was taken out of it since stays out."""
+    async with opened(tmp_path) as world:
+        await world.mkdir("w")
+        await grow(world)
+        await changed(world)
+        if when == "before":
+            held = world.publisher.next(meanwhile=partial(change, world), held_after=True)
+            await world.reach(held)
+        else:
+            held = world.publisher.next(held_after=True)
+            await world.reach(held)
+            await change(world)
+        assert await world.tree("w/t") == with_all(expected)
+    async with opened(tmp_path) as world:
+        assert await world.tree("w/t") == with_all(expected)
+        await agree(world, with_all(expected))
+
+
+async def test_back_to_what_it_was_before_a_version_that_nobody_heard_of(tmp_path: Path, standing_still: None):
+    """The service has a directory, which was removed here meanwhile: the next version is the one before again."""
+    async with opened(tmp_path) as world:
+        await world.mkdir("w")
+        await world.mkdir("w/t")
+        await world.mkdir("w/t/a")
+        held = world.publisher.next(meanwhile=partial(world.rmdir, "w/t/a"), held_after=True)
+        await world.reach(held)
+    async with opened(tmp_path) as world:
+        await agree(world, {})
 
 
 async def test_a_writer_over_the_end_of_a_version(grown: World):

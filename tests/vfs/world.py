@@ -346,6 +346,15 @@ def _fresh(where: Path) -> Path:
 BEGAN = {"a": b"a", "b": b"b", "d": None, "d/c": b"d/c", "d/e": None, "d/e/f": b"d/e/f"}
 
 
+async def grow(world: World) -> None:
+    """Have the tree ``t`` published as ``BEGAN`` says."""
+    await world.mkdir("w/t")
+    for path, content in BEGAN.items():
+        await (world.mkdir(f"w/t/{path}") if content is None else world.put(f"w/t/{path}", content))
+    await world.elapse()
+    world.publisher.calls.clear()
+
+
 def count(world: World) -> int:
     """Return how many versions the tree ``t`` has."""
     return len(world.store.versions(world.artifact("t").id))
