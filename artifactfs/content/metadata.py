@@ -53,6 +53,8 @@ PART = 500
 # Entries that may wait to be written; they are in memory, and take some 1.3 kB each.
 BACKLOG = 50_000
 ROOM_S = 0.02
+# Removing one takes less than that (0.3 ms, measured), unless a long listing is being written.
+SOON_S = 0.002
 # What nobody has asked for in half a year is dropped.
 KEPT_S = 180 * 86400.0
 # Writing what waits at the end of a mount; a listing of 100,000 entries takes about 2 s on a busy machine.
@@ -154,6 +156,15 @@ class Metadata:
         """Wait until what waits to be written is below its bound; call it where much is fetched at once."""
         while self.backlog() > BACKLOG:  # noqa: ASYNC110 - a thread makes the room, which has no event of trio's
             await trio.sleep(ROOM_S)
+
+    async def dropped(self) -> None:
+        """Wait until every listing that was to be removed is, so that a kill does not bring it back."""
+        while self._drops():  # noqa: ASYNC110 - as above
+            await trio.sleep(SOON_S)
+
+    def _drops(self) -> bool:
+        with self._lock:
+            return any(kept is None for kept in (*self._waiting.values(), *self._writing.values()))
 
     def close(self) -> None:
         """Write what waits, and close."""

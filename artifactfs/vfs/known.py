@@ -31,6 +31,7 @@ class Known:
         retry_at: until then it is served without asking, since asking has failed.
         failure: of the last attempt to renew it.
         revalidating: it is being renewed at this moment, and served meanwhile.
+        doubtful: something may have changed it that this machine did: shown only while nobody can be asked.
     """
 
     levels: dict[Path, Level]
@@ -41,18 +42,19 @@ class Known:
     retry_at: float = -math.inf
     failure: errors.ArtifactFSError | None = None
     revalidating: bool = False
+    doubtful: bool = False
 
     def is_fresh(self, now: float) -> bool:
         """Tell whether it is still believed without asking."""
-        return now < self.fetched_at + self.ttl_s or now < self.retry_at
+        return (now < self.fetched_at + self.ttl_s and not self.doubtful) or now < self.retry_at
 
     def may_be_shown(self) -> bool:
         """Tell whether it may be shown while it is renewed: nothing is known to have changed it."""
-        return self.fetched_at > -math.inf
+        return self.fetched_at > -math.inf and not self.doubtful
 
     def age_s(self, now: float) -> float | None:
         """Return how old it is in seconds, None if it must be asked for again."""
-        return now - self.fetched_at if self.may_be_shown() else None
+        return now - self.fetched_at if self.fetched_at > -math.inf else None
 
     def count(self) -> int:
         """Return how many entries it has."""

@@ -56,7 +56,8 @@ Changed = Callable[[int, str], None]
 class Listings:
     """What is known of every listing point of a mount.
 
-    ``distrusted`` are sources of whose kept listings one may be older than a save: the mount before was killed.
+    ``distrusted`` are sources of whose kept listings one may be older than a save: the mount before was killed. They
+    are shown only while their service cannot be asked.
     ``shelve`` is told of each new listing, ``unshelve`` of each that there is no room for; ``changed`` of each name
     that stands for something else than before, unless ``is_known`` says that the kernel has heard of it: what was saved
     through this mount.
@@ -137,9 +138,12 @@ class Listings:
         known = self._known.peek(place.ref)
         if known is None:  # nobody has fetched it meanwhile
             age_s = time.time() - kept.fetched_at
-            if age_s < 0 or node.source in self.distrusted:  # the clock was set back: nobody knows how old it is
+            if age_s < 0:  # the clock was set back: nobody knows how old it is
                 age_s = 0.0 if math.isinf(kept.ttl_s) else kept.ttl_s
-            known = Known(levels, trio.current_time() - age_s, kept.ttl_s, kept.complete, kept.note)
+            known = Known(
+                levels, trio.current_time() - age_s, kept.ttl_s, kept.complete, kept.note,
+                doubtful=node.source in self.distrusted,
+            )  # fmt: skip
             self._known.put(place.ref, known)
             self.shelve(place, levels)
         return known

@@ -92,6 +92,11 @@ class OwnChanges:
         if source.keeps_listings:
             self.facts.metadata.drop_listing(source.fingerprint, ref)
 
+    async def durable(self, source: str) -> None:
+        """Wait until no listing from before a change would be found after a kill."""
+        if self.sources[source].keeps_listings:
+            await self.facts.metadata.dropped()
+
     def _shelved(self, place: Listed, known: Known) -> None:
         top = self.tops.get(place.ref)
         if top is not None:

@@ -157,11 +157,13 @@ class Files:
         edit.replaces = None
         if artifact is not None and edit.node.artifact is not artifact:
             edit.node.artifact = artifact
+        await self.context.directories.listings.own.durable(edit.source)
         await attempts.write_down(edit, [flight.number])
         attempts.due(edit)
         await trio.to_thread.run_sync(edit.home.discard, flight)
 
     async def _done(self, edit: Edit, flight: Staged) -> None:
+        await self.context.directories.listings.own.durable(edit.source)
         removal = edit.replaces
         if removal is not None:
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))

@@ -67,6 +67,7 @@ class Removals:
                 self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
             self.forget(removal)
             self.context.overlay.unhide(removal)
+            await self.context.directories.listings.own.durable(removal.source)
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
         self.context.saved(removal.source)
 

@@ -22,6 +22,7 @@ from tests.support import demo_tree
 from tests.support.lab import Lab, Mounted, mounted, service_source
 from tests.support.log_guard import LogGuard
 from tests.support.port import Port, swallowing
+from tests.support.saving import killed, mount_again
 
 pytestmark = pytest.mark.fuse
 
@@ -58,6 +59,10 @@ def links_and_ids(mount: Mounted, service: str, workflow: str) -> list[str]:
 
 
 IDS = (("vm0", "artifacts"), ("syntropic137", "product-docs"), ("vlmrun", "market-research"))
+
+
+def shown_in(directory: Path) -> list[str]:
+    return sorted(name for name in os.listdir(directory) if name != "by-id")
 
 
 def everything(mount: Mounted) -> list[str]:
@@ -242,6 +247,36 @@ def test_who_looks_after_a_listing_is_old_sees_it_as_it_is_now(tmp_path: Path, l
         # The very first look: a busy machine may take longer than the moment, but not for ever.
         until(lambda: listed(mount) == ["first"], "what is gone should not be shown")
         assert not (mount.path / "artifacts/second").exists()
+
+
+def test_after_a_kill_of_a_mount_that_saved_a_slow_service_is_waited_for(tmp_path: Path, lab: Lab, port: Port) -> None:
+    """What was kept may be from before a save: it is shown only if nobody can be asked, and then as old as it is."""
+    port.open(lab.url)
+    sources = {"mine": service_source("vlmrun", lab.bases()["vlmrun"].replace(lab.url, port.url))}
+    with mounted(tmp_path, sources, "mine", names=("mine",)) as mount:
+        for name in ("a.txt", "b.txt"):
+            (mount.path / "files" / name).write_text(name)
+    with mounted(tmp_path, sources, "mine", "--publish-delay", "600", names=("mine",)) as mount:
+        files = mount.path / "files"
+        top = shown_in(mount.path)
+        assert shown_in(files) == ["a.txt", "b.txt"]
+        time.sleep(0.5)  # noqa: TID251 - written behind; no event loop here
+        (files / "c.txt").write_text("c")
+        killed(mount)
+        (gone,) = [one for one in lab.store.uploads() if one.filename == "a.txt"]
+        lab.store.delete_upload(gone.id)
+        lab.fault(r"/v1/files", delay_s=1)
+        mount_again(mount)
+        assert shown_in(files) == ["b.txt", "c.txt"]
+        lab.heal()
+        mount.artifactfs("flush", str(files))
+        killed(mount)
+        port.close()
+        mount_again(mount)
+        assert shown_in(mount.path) == top
+        (row,) = mount.status()["sources"][0]["listings"]
+        assert row["stale_because"]
+        assert row["age_s"] is not None
 
 
 def test_what_the_service_denies_is_not_shown(tmp_path: Path, own_demo: Lab) -> None:

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
 
 from artifactfs.content import metadata as module
 from artifactfs.content.metadata import PART, KeptListing, KeptVersions, Metadata
@@ -99,6 +100,24 @@ async def test_what_cannot_be_written_is_not_kept_and_stops_nothing(opened: Meta
     with closing(Metadata(tmp_path / "metadata.db")) as again:
         assert await again.listing("f", REF) is None
         assert await again.listing("g", REF) is not None
+
+
+async def test_who_waits_for_a_removal_finds_it_on_the_disk(opened: Metadata, tmp_path: Path) -> None:
+    """While somebody else writes to the database it is not there yet, and whoever waits for it waits."""
+    opened.keep_listing("f", REF, kept())
+    with trio.fail_after(10):
+        while opened.backlog():  # noqa: ASYNC110 - a thread writes
+            await trio.sleep(0.01)
+    with closing(sqlite3.connect(tmp_path / "metadata.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opened.drop_listing("f", REF)
+        with trio.move_on_after(0.3) as waiting:
+            await opened.dropped()
+        assert waiting.cancelled_caught
+        other.execute("ROLLBACK")
+        with trio.fail_after(10):
+            await opened.dropped()
+        assert other.execute("SELECT count(*) FROM listing").fetchone() == (0,)
 
 
 async def test_who_fetches_much_waits_for_what_is_to_be_written(
