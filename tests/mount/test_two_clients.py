@@ -18,8 +18,9 @@ import pytest
 from hypothesis.stateful import precondition, rule
 
 from artifactfs.store.rows import Upload
+from tests.support.examples import EXAMPLES
 from tests.support.programs import Programs, picks, sizes
-from tests.support.two_clients import EXAMPLES, run_machine
+from tests.support.two_clients import run_machine
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow, pytest.mark.timeout(0 if EXAMPLES else 300)]
 

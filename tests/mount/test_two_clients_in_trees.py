@@ -17,8 +17,9 @@ from hypothesis.stateful import rule
 
 from artifactfs.server import vm0_projection
 from artifactfs.store.rows import StoredArtifact, TreeFile, content_id
+from tests.support.examples import EXAMPLES
 from tests.support.programs import OTHERWISE, Programs, picks, sizes
-from tests.support.two_clients import EXAMPLES, run_machine
+from tests.support.two_clients import run_machine
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow, pytest.mark.timeout(0 if EXAMPLES else 300)]
 

@@ -273,7 +273,7 @@ async def test_another_content_of_the_same_size_is_sent(lab: Lab, tmp_path: Path
 
 
 async def test_who_was_overtaken_is_told(lab: Lab, tmp_path: Path) -> None:
-    """The old file is gone, or is not what was seen: nothing is sent."""
+    """The old file is gone and another one has its name, or it is not what was seen: nothing is sent."""
     async with trial(lab, tmp_path) as t:
         old = await t.create("a.txt", b"one")
         with pytest.raises(errors.Conflict):
@@ -282,8 +282,20 @@ async def test_who_was_overtaken_is_told(lab: Lab, tmp_path: Path) -> None:
         since = len(lab.seen)
         with pytest.raises(errors.Conflict):
             await t.save(old, b"mine", b"one")
-        assert t.asked(since) == {LOOK: 1}
+        assert t.asked(since) == {LOOK: 1, PAGE: 1}
         assert await t.listed() == [new]
+
+
+async def test_what_was_removed_comes_back_with_a_save(lab: Lab, tmp_path: Path) -> None:
+    """The old file is gone and no other one has its name: what is saved takes its place."""
+    async with trial(lab, tmp_path) as t:
+        old = await t.create("a.txt", b"one")
+        await t.create("b.txt", b"two")
+        await t.publisher.remove(old)
+        saved, cost = await t.costs(partial(t.save, old, b"mine", b"one"))
+        assert cost == Counter([LOOK, PAGE, POST, LOOK])
+        assert saved.id != old.id
+        assert await t.there() == {("a.txt", b"mine"): 1, ("b.txt", b"two"): 1}
 
 
 async def test_40_mib_go_by_link_without_the_token(lab: Lab, tmp_path: Path) -> None:

@@ -24,12 +24,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from artifactfs.store.catalog import Store
 from tests.support.control import ask
+from tests.support.examples import EXAMPLES
 from tests.support.lab import Lab, Mounted, mounted, service_source
 from tests.support.ledger import TWIN, Ledger, unmarked
 from tests.support.saving import killed, mount_again
 
-# More of them find more; `scripts/test` has a minute for all machines together.
-EXAMPLES = int(os.environ.get("ARTIFACTFS_TEST_EXAMPLES", "0"))
 CONFIG = "[mount]\npublish-delay = 0.1\ntimeout = 5\n"
 # What a program may be told while the service fails.
 WEATHER = {errno.EIO, errno.ETIMEDOUT, errno.EHOSTUNREACH}

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifactfs import errors
+from tests.support.examples import EXAMPLES
 from tests.vfs.world import BOTH, World, opened
 
 Tree = dict[str, Any]
@@ -175,7 +176,7 @@ def run(work: Callable[..., Any], *args: Any) -> None:
     trio.run(work, *args, clock=trio.testing.MockClock())
 
 
-@settings(max_examples=60)
+@settings(max_examples=EXAMPLES or 60)
 @given(STEPS)
 def test_a_tree_is_what_was_done_to_it(steps: list[tuple[str, Any, Any]]):
     """Whatever is done, published, lost and killed: shown, stored and recovered is the same."""
@@ -183,7 +184,7 @@ def test_a_tree_is_what_was_done_to_it(steps: list[tuple[str, Any, Any]]):
         run(tell, Path(where), "w/t", steps)
 
 
-@settings(max_examples=60)
+@settings(max_examples=EXAMPLES or 60)
 @given(FILE_STEPS)
 def test_files_are_what_was_done_to_them(steps: list[tuple[str, Any, Any]]):
     """Artifacts of their own: whatever is done, published, lost and killed, nothing is lost or doubled."""

@@ -14,26 +14,24 @@ Rules of this file:
     save              4; 5 above 32 MiB; 1 if nothing changed
     remove            1
     and               1 for a save of the same size whose writer had not seen the old content, 2 and its bytes if
-                      another file has the same as are saved; after a failure what it
-                      takes to find out what became of it, mostly 1 or 2
+                      another file has the same as are saved; 1 for each page of the list if the old file is gone;
+                      after a failure what it takes to find out what became of it, mostly 1 or 2
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from artifactfs import errors
-from artifactfs.model.content import ByteRange
 from artifactfs.providers.base import Change
 from artifactfs.providers.bodies import file_pieces
 from artifactfs.providers.vlmrun import entries, refs
-from artifactfs.providers.vlmrun.pages import MAX_ROWS
 from artifactfs.providers.vlmrun.upload_api import MAX_DIRECT, UNSENDABLE
+from artifactfs.providers.vlmrun.uploaded import Uploaded, fits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
 
 # Pieces that the SDK hashes files in.
 PIECE = 4 * 1024 * 1024
-# As many rows of a list as the service allows.
-PAGE = 1000
 # What is remembered of a server that removes no file, and for how long it is believed: it may learn.
 REFUSED_KEY = "files/delete-refused"
 REFUSED_NS = 24 * 3600 * 10**9
@@ -77,7 +73,7 @@ class VlmRunPublisher:
         """Write through ``uploads``, look through ``api`` and ``contents``."""
         self._api = api
         self._uploads = uploads
-        self._contents = contents
+        self._uploaded = Uploaded(api, uploads, contents)
         self._memory = memory
 
     def __repr__(self) -> str:
@@ -150,7 +146,7 @@ class VlmRunPublisher:
         md5 = await trio.to_thread.run_sync(digests, draft)
         row = await self._noted(path[0], draft, attempt)
         if row is None:
-            row = await self._found(path[0], draft, md5, attempt)
+            row = await self._uploaded.find(path[0], draft, md5, everywhere=not attempt.is_first)
         return self._artifact(row or await self._upload(path[0], draft, attempt))
 
     async def save_file(self, artifact: Artifact, draft: Draft, attempt: Attempt) -> Artifact:
@@ -159,7 +155,7 @@ class VlmRunPublisher:
         Where the server removes no files, both stand side by side.
 
         Raises:
-            Conflict: the old file is gone: somebody else has removed or replaced it.
+            Conflict: the old file is gone and another one has its name: somebody else has replaced it.
             NotPermitted: it is no uploaded file, or the service keeps the bytes under another name.
             NameNotAllowed, CorruptContent: as for ``create_file``.
         """
@@ -168,12 +164,14 @@ class VlmRunPublisher:
         md5 = await trio.to_thread.run_sync(digests, draft)
         row = await self._noted(name, draft, attempt)
         if row is None and not attempt.is_first:
-            row = await self._found(name, draft, md5, attempt, but=old_id)
+            row = await self._uploaded.find(name, draft, md5, everywhere=True, but=old_id)
         if row is None:
             old = await self._old(artifact, old_id)
-            if await self._holds(old, draft, md5):
+            if old is not None and await self._holds(old, draft, md5):
                 return self._artifact(old)
             row = await self._upload(name, draft, attempt)
+            if old is None:
+                return self._artifact(row)
         if row.id != old_id:
             await self._remove_old(old_id)
         return self._artifact(row)
@@ -207,7 +205,7 @@ class VlmRunPublisher:
                 # Nothing of this id is removed: it may be another file with these bytes, which was there before.
                 self._refuse(f"the service keeps these bytes under another name ({made.filename})")
             await attempt.note(file=made.id or "", via="post")
-            row = await self._look(made.id or "")
+            row = await self._uploaded.look(made.id or "")
         else:
             link = await self._uploads.link(name)
             await attempt.note(file=link.id or "", via="link")
@@ -216,19 +214,12 @@ class VlmRunPublisher:
         if row is None:
             message = "the service has taken the file, but does not show it yet"
             raise errors.Unavailable(message, provider=self._api.source, subject=name)
-        if not self._is(row, name, draft):
+        if not fits(row, name, draft):
             if draft.size > MAX_DIRECT:
                 await self._remove_old(row.id or "")
             message = f"the service shows {row.bytes} bytes as {row.filename!r}, which is not what was sent"
             raise errors.ProviderMisbehaved(message, provider=self._api.source, subject=name)
         return row
-
-    async def _look(self, file_id: str) -> File | None:
-        try:
-            row = await self._api.file(file_id, link=False)
-        except errors.NotFound:
-            return None
-        return row.model_copy(update={"id": file_id})
 
     # -- what an earlier try has done ------------------------------------------------------------------------
 
@@ -238,55 +229,20 @@ class VlmRunPublisher:
         if not refs.UUID.fullmatch(file_id):
             return None
         by_link = attempt.facts.get("via") == "link"
-        row = await self._uploads.verify(file_id) if by_link else await self._look(file_id)
-        if row is None or self._is(row, name, draft):
+        row = await self._uploads.verify(file_id) if by_link else await self._uploaded.look(file_id)
+        if row is None or fits(row, name, draft):
             return row
         if by_link:
             await self._remove_old(file_id)
         return None
 
-    async def _found(self, name: str, draft: Draft, md5: str, attempt: Attempt, but: str = "") -> File | None:
-        """Return a file of this name with these bytes; those of ``but`` are not looked at for it.
-
-        By hash the service tells of one file only: if an earlier try may have made another one, the list is looked at.
-        """
-        row = await self._uploads.by_md5(md5)
-        if row is not None and self._is(row, name, draft):
-            return row
-        return None if attempt.is_first else await self._search(name, draft, but)
-
-    async def _search(self, name: str, draft: Draft, but: str) -> File | None:
-        for start in range(0, MAX_ROWS, PAGE):
-            page = await self._api.files(start, PAGE)
-            for row in page.rows:
-                if row.id != but and self._is(row, name, draft) and await self._hash(row, draft.size) == draft.sha256:
-                    return row
-            if page.last:
-                break
-        return None
-
-    async def _hash(self, row: File, size: int) -> str | None:
-        """Return the SHA-256 of a file's bytes; None if it has no usable id, is gone, or is longer than ``size``."""
-        if row.id is None or not refs.UUID.fullmatch(row.id):
-            return None
-        sha256, count = hashlib.sha256(), 0
-        try:
-            async with self._contents.open(entries.file_content(self._api.source, row), ByteRange(0)) as stream:
-                async for chunk in stream.chunks:
-                    count += len(chunk)
-                    if count > size:
-                        return None
-                    await trio.to_thread.run_sync(partial(sha256.update, chunk))
-        except errors.NotFound:
-            return None
-        return sha256.hexdigest()
-
     # -- what is replaced ------------------------------------------------------------------------------------
 
-    async def _old(self, artifact: Artifact, old_id: str) -> File:
-        row = await self._look(old_id)
-        if row is None:
-            message = "somebody else has removed or replaced it"
+    async def _old(self, artifact: Artifact, old_id: str) -> File | None:
+        """Return the file that is replaced; None if it was removed, and comes back with what is saved."""
+        row = await self._uploaded.look(old_id)
+        if row is None and await self._uploaded.has(artifact.path[-1]):
+            message = "somebody else has replaced it"
             raise errors.Conflict(message, provider=self._api.source, subject=artifact.id)
         return row
 
@@ -302,16 +258,12 @@ class VlmRunPublisher:
             return draft.base_sha256 == draft.sha256
         same = await self._uploads.by_md5(md5)
         # It names one of the files with these bytes, and this may be another of them.
-        return same is not None and (same.id == old.id or await self._hash(old, draft.size) == draft.sha256)
+        return same is not None and (same.id == old.id or await self._uploaded.hash(old, draft.size) == draft.sha256)
 
     def _file_id(self, artifact: Artifact) -> str:
         if artifact.key != f"file/{artifact.id}" or not refs.UUID.fullmatch(artifact.id):
             self._refuse("what agents and sessions have left cannot be changed at VLM Run")
         return artifact.id
-
-    @staticmethod
-    def _is(row: File, name: str, draft: Draft) -> bool:
-        return row.filename == name and row.bytes in {None, draft.size}
 
     def _artifact(self, row: File) -> Artifact:
         """Return a file as the listing shows it."""
