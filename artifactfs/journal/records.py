@@ -41,6 +41,7 @@ MIGRATIONS = (
         mtime_ns INTEGER NOT NULL
     ) STRICT
     """,
+    "CREATE TABLE used (id INTEGER PRIMARY KEY CHECK (id = 1), highest INTEGER NOT NULL) STRICT",
 )
 # 4 KiB each; some 30 commits of one record.
 CHECKPOINT_PAGES = 64
@@ -64,6 +65,7 @@ _PUT = """
         facts = excluded.facts, since_ns = excluded.since_ns, executable = excluded.executable,
         mtime_ns = excluded.mtime_ns
 """
+_USED = "INSERT INTO used VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET highest = excluded.highest"
 _ASIDE = re.compile(r".*\.damaged-(\d+)")
 
 
@@ -94,10 +96,14 @@ class Record:
 
 
 class Journal:
-    """The records of one directory of drafts; for any thread, blocking."""
+    """The records of one directory of drafts; for any thread, blocking.
+
+    Records speak of each other and of drafts by their numbers: one that was ever given to something is not given again
+    as long as the database is there.
+    """
 
     def __init__(self, path: Path, highest: int = 0) -> None:
-        """Open the database at ``path``, which is made by the first ``put``.
+        """Open the database at ``path``, which is made by the first ``put``; ``highest`` is that of any draft there.
 
         A damaged one is put aside as ``<path>.damaged-N``, where N is ``highest`` or the first free number above it.
 
@@ -110,8 +116,14 @@ class Journal:
         self._db: sqlite3.Connection | None = None
         self._known: set[int] = set()
         self._holds_reserve = False
-        if not path.exists():
-            return
+        self._counting = threading.Lock()
+        self._highest, self._noted = highest, 0
+        if path.exists():
+            self._begin(highest)
+        self._highest = max(self._highest, self._noted, self.lost_up_to, *self._known)
+
+    def _begin(self, highest: int) -> None:
+        path = self.path
         try:
             with _as_os_error():
                 with path.open("rb") as file:  # SQLite would take an empty one for new, and delete its log
@@ -132,6 +144,12 @@ class Journal:
         """Return the number up to which a draft without a record may have had one, in a damaged database; 0: none."""
         aside = (_ASIDE.fullmatch(path.name) for path in self.path.parent.glob(f"{self.path.name}.damaged-*"))
         return max((int(match[1]) for match in aside if match), default=0)
+
+    def next_number(self) -> int:
+        """Return a number that nothing in this directory has had. It does not wait for the disk."""
+        with self._counting:
+            self._highest += 1
+            return self._highest
 
     def numbers(self) -> list[int]:
         """Return the numbers of all records, also of those that cannot be read."""
@@ -199,7 +217,10 @@ class Journal:
             try:
                 db.executemany(_PUT, rows)
                 db.executemany("DELETE FROM changes WHERE number = ?", [(number,) for number in gone])
+                if (highest := self._highest) > self._noted:
+                    db.execute(_USED, (highest,))
                 db.execute("COMMIT")
+                self._noted = highest
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
@@ -218,6 +239,7 @@ class Journal:
             if verdict != b"ok":
                 raise sqlite3.DatabaseError(verdict)  # noqa: TRY301 - the connection is closed for this too
             self._known = {number for (number,) in db.execute("SELECT number FROM changes")}
+            self._noted = max((highest for (highest,) in db.execute("SELECT highest FROM used")), default=0)
         except BaseException:
             db.close()
             raise

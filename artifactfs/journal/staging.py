@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import logging
 import os
 import tempfile
@@ -56,8 +55,6 @@ class Staging:
             os.close(self._lock)
             raise
         self._room = Room(max_bytes, sum(path.stat().st_size for path in drafts.values()))
-        used = max((*drafts, *self.journal.numbers(), self.journal.lost_up_to), default=0)
-        self._numbers = itertools.count(used + 1)
 
     def __repr__(self) -> str:
         """Tell where the drafts are."""
@@ -130,7 +127,7 @@ class Staging:
 
     def next_number(self) -> int:
         """Return a number that no draft or record of this directory has."""
-        return next(self._numbers)
+        return self.journal.next_number()
 
     def open(self) -> Staged:
         """Begin an empty draft."""
