@@ -37,6 +37,8 @@ AT_ONCE = 1000
 class LocalPublisher:
     """Writes to one store; every call does its work in a worker thread."""
 
+    unstorable = None
+
     def __init__(self, view: StoreView, limiter: trio.CapacityLimiter) -> None:
         """Write to the store of ``view``."""
         self._view = view

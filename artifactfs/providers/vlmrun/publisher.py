@@ -69,6 +69,8 @@ def digests(draft: Draft) -> str:
 class VlmRunPublisher:
     """Writes to one account's files."""
 
+    unstorable = None
+
     def __init__(self, api: VlmRunApi, uploads: UploadApi, contents: Contents, memory: Memory) -> None:
         """Write through ``uploads``, look through ``api`` and ``contents``."""
         self._api = api

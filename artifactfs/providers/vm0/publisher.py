@@ -77,6 +77,8 @@ class _Push:
 class Vm0Publisher(Unoffered):
     """Pushes to one account."""
 
+    unstorable = None
+
     def __init__(
         self, source: str, api: Vm0Api, pushes: PushApi, memory: Memory, find: Find, list_all: ListAll
     ) -> None:
