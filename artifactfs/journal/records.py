@@ -42,6 +42,7 @@ MIGRATIONS = (
     ) STRICT
     """,
     "CREATE TABLE used (id INTEGER PRIMARY KEY CHECK (id = 1), highest INTEGER NOT NULL) STRICT",
+    "ALTER TABLE changes ADD COLUMN size INTEGER NOT NULL DEFAULT -1",
 )
 # 4 KiB each; some 30 commits of one record.
 CHECKPOINT_PAGES = 64
@@ -55,15 +56,15 @@ RESERVE = 3 * CHECKPOINT_PAGES * 4096
 # How every SQLite database begins.
 _MAGIC = b"SQLite format 3\0"
 _LOAD = """
-    SELECT number, state, what, tries, error, facts, since_ns, executable, mtime_ns FROM changes ORDER BY number
+    SELECT number, state, what, tries, error, facts, since_ns, executable, mtime_ns, size FROM changes ORDER BY number
 """
 _PUT = """
-    INSERT INTO changes (number, state, what, tries, error, facts, since_ns, executable, mtime_ns)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO changes (number, state, what, tries, error, facts, since_ns, executable, mtime_ns, size)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (number) DO UPDATE SET
         state = excluded.state, what = excluded.what, tries = excluded.tries, error = excluded.error,
         facts = excluded.facts, since_ns = excluded.since_ns, executable = excluded.executable,
-        mtime_ns = excluded.mtime_ns
+        mtime_ns = excluded.mtime_ns, size = max(changes.size, excluded.size)
 """
 _USED = "INSERT INTO used VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET highest = excluded.highest"
 _ASIDE = re.compile(r".*\.damaged-(\d+)")
@@ -82,6 +83,8 @@ class Record:
         facts: what earlier tries have noted.
         since_ns: when it was first acknowledged, since the epoch.
         executable, mtime_ns: of its draft; set by ``Staging.seal``.
+        size: of its draft, in bytes, when that was made durable; what is behind was never acknowledged. It never
+            shrinks here: a draft that did is as long as it is. -1: nobody knows.
     """
 
     number: int
@@ -93,6 +96,7 @@ class Record:
     since_ns: int = field(default_factory=time.time_ns)
     executable: bool = False
     mtime_ns: int = 0
+    size: int = -1
 
 
 class Journal:
@@ -331,19 +335,22 @@ def _row(record: Record) -> tuple[object, ...]:
     # All text is JSON of ASCII: names and messages may hold bytes that are no UTF-8, which SQLite refuses.
     return (
         record.number, record.state.value, json.dumps(record.what), record.tries, json.dumps(record.error),
-        json.dumps(record.facts), record.since_ns, int(record.executable), record.mtime_ns,
+        json.dumps(record.facts), record.since_ns, int(record.executable), record.mtime_ns, record.size,
     )  # fmt: skip
 
 
 def _record(row: tuple[Any, ...]) -> Record | None:
-    number, state, what, tries, error, facts, since_ns, executable, mtime_ns = row
+    number, state, what, tries, error, facts, since_ns, *of_draft = row
     try:
         known = {str(key): str(value) for key, value in json.loads(facts).items()}
         intent = json.loads(what)
         if not isinstance(intent, dict):
             raise TypeError("its intent is no object")  # noqa: TRY301 - as for the other ways to make no sense
         text = str(json.loads(error))
-        return Record(number, intent, State(state.decode()), tries, text, known, since_ns, bool(executable), mtime_ns)
+        executable, mtime_ns, size = of_draft
+        return Record(
+            number, intent, State(state.decode()), tries, text, known, since_ns, bool(executable), mtime_ns, size
+        )
     except (ValueError, TypeError, AttributeError) as cause:
         log.warning("the record of change %d cannot be read and is left as it is: %s", number, cause)
         return None

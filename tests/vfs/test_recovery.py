@@ -322,3 +322,16 @@ async def test_a_number_is_not_used_again_while_something_speaks_of_it(tmp_path:
             await world.put(f"w/{name}", name.encode())
     async with opened(tmp_path) as world:
         assert await world.tree("w") == {"f": b"new", "g": b"g", "h": b"h", "i": b"i"}
+
+
+async def test_what_was_being_appended_when_the_mount_was_killed_is_no_save(tmp_path: Path):
+    """Half of it was made durable: that is what is there, not that with a part of what came after."""
+    async with opened(tmp_path, publishing=False) as world:
+        await world.mkdir("w")
+        for name in ("f", "g"):
+            handle = await world.create(f"w/{name}", b"half\n")
+            await world.fs.flush(handle)
+            world.fs.write(handle, 5, b"and a par")
+        await world.rename("w/g", "w/h")  # which makes durable what there is
+    async with opened(tmp_path) as world:
+        assert await world.tree("w") == {"f": b"half\n", "h": b"half\nand a par"}

@@ -33,6 +33,7 @@ from artifactfs.providers.syntropic.vetting import UNSTORABLE, vet_size, vet_tex
 from artifactfs.providers.syntropic.writes import FORM_BYTES, Writes
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
     from pathlib import Path
 
@@ -49,7 +50,7 @@ STORE_DOWN_S = 3.0
 class Syntropic137Publisher:
     """Writes to one Syntropic137 server; see ``base.Publisher``."""
 
-    unstorable = UNSTORABLE
+    unstorable: re.Pattern[bytes] | None = UNSTORABLE
 
     def __init__(self, api: Api, learnt: Learnt, artifact_of: Callable[[ArtifactRow], Artifact]) -> None:
         """Write by the means of ``api``; ``artifact_of`` makes of a row what a listing would show."""
