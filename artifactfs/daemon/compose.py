@@ -100,7 +100,8 @@ async def composed(
     async with AsyncExitStack() as stack:
         observer = observe.Observer()
         root = config.cache_dir(settings)
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # without a disk there is no cache, and everything else
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = Facts(root / "facts.db")
         stack.callback(facts.close)
         store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
