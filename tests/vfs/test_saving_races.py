@@ -9,8 +9,17 @@ import trio
 import trio.testing
 
 from artifactfs.journal.drafts import Staged
+from artifactfs.journal.records import Record
 from artifactfs.journal.staging import Staging
 from tests.vfs.world import BOTH, EMPTY, World
+
+
+async def pass_time(world: World) -> None:
+    """Let ten seconds pass, and what can begin and go on meanwhile do so: some of it may wait for the caller."""
+    for _ in range(100):
+        world.clock.jump(0.1)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.to_thread.run_sync(threading.Event().wait, 0.002)
 
 
 @pytest.mark.parametrize("flags", [BOTH, EMPTY])
@@ -27,10 +36,7 @@ async def test_a_writer_who_waits_while_the_save_before_ends(grown: World, path:
 
     async with trio.open_nursery() as nursery:
         async with edit.lock:
-            for _ in range(100):  # the save of a file waits for the lock at its end, that of a tree does not
-                grown.clock.jump(0.1)
-                await trio.testing.wait_all_tasks_blocked()
-                await trio.to_thread.run_sync(threading.Event().wait, 0.002)
+            await pass_time(grown)  # the save of a file waits for the lock at its end, that of a tree does not
             nursery.start_soon(late)
             await trio.testing.wait_all_tasks_blocked()
     grown.fs.write(handles[0], 0, b"SECOND")
@@ -61,4 +67,31 @@ async def test_a_tree_that_is_saved_while_the_bytes_of_a_file_are_copied(grown: 
     assert await grown.read("w/t/a") == b"first more"
     await grown.elapse(5)
     assert grown.stored("t")["a"] == await grown.read("w/t/a") == b"first more"
+    grown.nothing_is_left()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_save_that_becomes_due_while_another_file_takes_its_name(
+    grown: World, monkeypatch: pytest.MonkeyPatch, is_new: bool
+):
+    """It is not begun any more: its end would look like somebody else's change to the one that takes its place."""
+    if not is_new:
+        await grown.put("w/f", b"zero")
+        await grown.elapse(5)
+    await grown.put("w/f", b"one")
+    await grown.put("w/x", b"two")
+    real, turns = Staging.seal, [True]
+
+    def slow(self: Staging, staged: Staged, record: Record) -> None:
+        if turns and turns.pop():
+            trio.from_thread.run(pass_time, grown)
+        real(self, staged, record)
+
+    monkeypatch.setattr(Staging, "seal", slow)
+    await grown.rename("w/x", "w/f")
+    assert not turns
+    await grown.elapse(10)
+    assert await grown.names("w") == {"f", "t"}
+    assert await grown.read("w/f") == b"two"
+    assert grown.versions("f") == ([b"two"] if is_new else [b"zero", b"two"])
     grown.nothing_is_left()
