@@ -34,11 +34,10 @@ async def test_a_writer_who_waits_while_the_save_before_ends(grown: World, path:
     async def late() -> None:
         handles.append(await grown.open(path, flags))
 
-    async with trio.open_nursery() as nursery:
-        async with edit.lock:
-            await pass_time(grown)  # the save of a file waits for the lock at its end, that of a tree does not
-            nursery.start_soon(late)
-            await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery, edit.lock:
+        await pass_time(grown)  # the save of a file waits for the lock at its end, that of a tree does not
+        nursery.start_soon(late)
+        await trio.testing.wait_all_tasks_blocked()
     grown.fs.write(handles[0], 0, b"SECOND")
     await grown.close(handles[0])
     assert await grown.read(path) == b"SECOND"
@@ -95,3 +94,17 @@ async def test_a_save_that_becomes_due_while_another_file_takes_its_name(
     assert await grown.read("w/f") == b"two"
     assert grown.versions("f") == ([b"two"] if is_new else [b"zero", b"two"])
     grown.nothing_is_left()
+
+
+@pytest.mark.parametrize("path", ["w/t/a", "w/f", "w/t/new"])
+async def test_a_listing_beside_a_writer_shows_the_size_that_is(grown: World, path: str):
+    """The kernel believes it, and appends there: with the size of a moment ago in the middle of the file."""
+    await grown.put(path, b"12345")
+    node = await grown.fs.getattr((await grown.look(path)).ino)
+    handle = await grown.open(path, EMPTY)
+    grown.fs.write(handle, 0, b"1234567890")
+    opened = await grown.fs.opendir((await grown.look(path.rpartition("/")[0])).ino)
+    (shown,) = [entry for entry in grown.fs.readdir(opened) if entry.name == node.name]
+    assert (grown.fs.shown_size(shown), grown.fs.shown_size(await grown.look(path))) == (10, 10)
+    await grown.fs.release(opened)
+    await grown.close(handle)
