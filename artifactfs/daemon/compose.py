@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.recovery import recover
 from artifactfs.vfs.sources import Source
 from artifactfs.vfs.writeback import Policy
+
+log = logging.getLogger(__name__)
 
 # How long the end of a mount waits for saves; less than `umount` waits for the process.
 FINISH_S = 20.0
@@ -100,7 +103,8 @@ async def composed(
     async with AsyncExitStack() as stack:
         observer = observe.Observer()
         root = config.cache_dir(settings)
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # without a disk there is no cache, and everything else
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = Facts(root / "facts.db")
         stack.callback(facts.close)
         store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
@@ -115,7 +119,7 @@ async def composed(
             make_limits=lambda: limits_of(settings.archive),
         )  # fmt: skip
         stack.callback(reader.close)
-        journals = {name: Journals.open(state, source, settings.journal.max_size) for name, source in known.items()}
+        journals = _journals(state, known, settings.journal.max_size, observer)
         for journal in journals.values():
             stack.callback(journal.close)
         status = Status(mountpoint, known, observer, store)
@@ -141,6 +145,22 @@ def _connected(
         provider.publisher = None
     observer.counters(source.name)
     return Source(source.name, provider, source.fingerprint, seen)
+
+
+def _journals(
+    state: Path, known: Mapping[str, Source], max_bytes: int, observer: observe.Observer
+) -> Mapping[str, Journals]:
+    """Return the journals of the sources; one that could keep no save until it is published takes none."""
+    found = {}
+    for name, source in known.items():
+        try:
+            found[name] = Journals.open(state, source, max_bytes)
+        except OSError as error:
+            if source.provider.publisher is not None:
+                log.warning("%s is mounted for reading only, since no save can be kept: %s", name, error)
+                observer.noticed(name, "/", f"for reading only: no save can be kept in {state}: {error.strerror}")
+                source.provider.publisher = None
+    return found
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from artifactfs.daemon import figures
 from artifactfs.daemon.compose import Mounted
 from artifactfs.daemon.control import Verb
 from artifactfs.daemon.saving_verbs import SavingVerbs
@@ -25,6 +26,7 @@ class Verbs:
         """Return the verbs by name."""
         return {
             "status": self._status, "why": self._why, "log": self._log, "interrupt": self._interrupt,
+            "figures": self._figures,
             **SavingVerbs(self.mounted).table(),
         }  # fmt: skip
 
@@ -32,6 +34,11 @@ class Verbs:
         older_than_s = request.get("older_than_s")
         number = self.operations.interrupt(float(older_than_s) if isinstance(older_than_s, float) else 0.0)
         return {"interrupted": number}
+
+    async def _figures(self, request: Request) -> object:
+        most = request.get("types")
+        found: dict[str, object] = dict(figures.figures(self.mounted, self.operations))
+        return {**found, "types": figures.types(most)} if isinstance(most, int) else found
 
     async def _status(self, _request: Request) -> object:
         return self.mounted.status.snapshot()

@@ -83,6 +83,7 @@ class Job:
         since_ns: when it was acknowledged first; 0 before.
         due_at: when to publish it, on trio's clock.
         under_way: set while it is being published; the event ends that.
+        held: set while its name is changed or taken away: it is not begun then; the event ends that.
         failed_at: when the last try ended in vain, in seconds since the epoch.
         has_waited: acknowledged while its source failed, or by an earlier mount: such changes go one by one, in order.
         shown: its path below the mount point, when it was last known.
@@ -99,6 +100,7 @@ class Job:
     since_ns: int = 0
     due_at: float = math.inf
     under_way: trio.Event | None = None
+    held: trio.Event | None = None
     failed_at: float = 0.0
     has_waited: bool = False
     shown: str = ""

@@ -155,7 +155,7 @@ class WriteBack:
                 continue  # the program that ends its transaction closes it, too
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
-            if job.under_way is None and is_due and begun[job.source] < lanes:
+            if job.under_way is None and job.held is None and is_due and begun[job.source] < lanes:
                 if now < self.outages.until.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1
@@ -166,7 +166,7 @@ class WriteBack:
         now = trio.current_time()
         if self.outages.notice_recovery(self._busy):
             return now
-        due = [job.due_at for job in self.overlay.jobs() if job.under_way is None]
+        due = [job.due_at for job in self.overlay.jobs() if job.under_way is None and job.held is None]
         soonest = min((at for at in (*due, *self.outages.until.values()) if at > now), default=math.inf)
         return min(soonest, now + LOOK_S) if self.outages.until else soonest
 
@@ -246,8 +246,8 @@ class WriteBack:
         Raises:
             ArtifactFSError, OSError: it is kept here, and was not published.
         """
-        while job.under_way is not None:
-            await job.under_way.wait()
+        while (busy := job.under_way or job.held) is not None:
+            await busy.wait()
         if not any(job is other for other in self.overlay.jobs()):
             return  # it has just been published
         job.error = ""
