@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 from artifactfs.content.archive_tree import MAX_TARGET_BYTES, Dir, GrowingTree, Leaf, Refused, encode, printable
 from artifactfs.errors import LimitExceeded
+from artifactfs.model.limits import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from artifactfs.content.gunzip import Limits
     from artifactfs.content.tar_headers import RawMember
+    from artifactfs.model.limits import Limits
 
 Kind = Literal["file", "dir", "symlink"]
 
@@ -186,7 +187,7 @@ class _Flattening:
     def _count(self, path: str) -> None:
         self._path_bytes += len(path)
         if self._path_bytes > self._limits.max_all_path_bytes:
-            raise LimitExceeded(f"the tree's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}")
+            raise LimitExceeded(f"the tree's paths exceed {named(self._limits, 'max_all_path_bytes')} bytes")
 
 
 class _Walk:

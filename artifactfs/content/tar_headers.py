@@ -19,8 +19,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from artifactfs.content.gunzip import Limits, describe_content
+from artifactfs.content.gunzip import describe_content
 from artifactfs.errors import CorruptContent, LimitExceeded
+from artifactfs.model.limits import Limits, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,9 +196,7 @@ class TarScanner:
     def _extension(self, block: bytes, typeflag: bytes) -> None:
         size = _size(block[_SIZE])
         if size > self._limits.max_header_bytes:
-            raise LimitExceeded(
-                f"a tar header of {size} bytes exceeds max_header_bytes = {self._limits.max_header_bytes}"
-            )
+            raise LimitExceeded(f"a tar header of {size} bytes exceeds {named(self._limits, 'max_header_bytes')}")
         self._pending.seen = self._pending.seen or typeflag != b"g"
 
         def collected(data: bytes) -> None:
@@ -232,7 +231,7 @@ class TarScanner:
         pax_time = pax.get(b"mtime") or self._global_mtime
         size = 0 if typeflag in _WITHOUT_DATA else _size(block[_SIZE], pax.get(b"size"))
         if size > self._limits.max_output:
-            raise LimitExceeded(f"a member of {size} bytes is announced, max_output = {self._limits.max_output} bytes")
+            raise LimitExceeded(f"a member of {size} bytes is announced, {named(self._limits, 'max_output')} bytes")
         kind, reason = _classify(typeflag, name, size, sparse=sparse)
         self._add(
             RawMember(
@@ -258,10 +257,10 @@ class TarScanner:
 
     def _add(self, member: RawMember) -> None:
         if self.seen >= self._limits.max_entries:
-            raise LimitExceeded(f"the archive has more than max_entries = {self._limits.max_entries}")
+            raise LimitExceeded(f"the archive has more entries than {named(self._limits, 'max_entries')}")
         self._name_bytes += len(member.name) + len(member.link)
         if self._name_bytes > self._limits.max_all_path_bytes:
-            raise LimitExceeded(f"the archive's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}")
+            raise LimitExceeded(f"the archive's paths exceed {named(self._limits, 'max_all_path_bytes')} bytes")
         self.seen += 1
         self.members.append(member)
 

@@ -594,7 +594,7 @@ def size_of_8_eib_by_pax() -> Case:
 
 @case
 def size_beyond_the_limit() -> Case:
-    return bad(Tar().good().add(b"f", b"abc", size=2**62).gz(), "max_output", "limit")
+    return bad(Tar().good().add(b"f", b"abc", size=2**62).gz(), "limits.max-output", "limit")
 
 
 @case
@@ -647,7 +647,7 @@ def bomb_of_zeros() -> Case:
     data = head.compress(bytes(Tar().good().add(b"zeros", size=2048 * MIB).raw)) + head.flush(zlib.Z_FULL_FLUSH)
     body = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = body.compress(bytes(16 * MIB)) + body.flush(zlib.Z_FULL_FLUSH)
-    return bad(b"\x1f\x8b\x08" + bytes(7) + data + block * 128, "max_ratio", "limit")
+    return bad(b"\x1f\x8b\x08" + bytes(7) + data + block * 128, "limits.max-ratio", "limit")
 
 
 @case
@@ -683,12 +683,12 @@ def bomb_of_implied_directories() -> Case:
     for n in range(4000):
         name = b"%d/" % n + b"d/" * 254 + b"f"
         tar.add(b"././@LongLink", name + b"\0", b"L").add(b"x")
-    return bad(tar.gz(), "max_entries", "limit")
+    return bad(tar.gz(), "limits.max-entries", "limit")
 
 
 @case
 def bomb_of_a_long_name() -> Case:
-    return bad(Tar().add(b"././@LongLink", b"n" * (20 * MIB), b"L").good().gz(), "max_header_bytes", "limit")
+    return bad(Tar().add(b"././@LongLink", b"n" * (20 * MIB), b"L").good().gz(), "limits.max-header", "limit")
 
 
 @case
