@@ -20,8 +20,8 @@ from artifactfs.model.limits import ANSWERS, AnswerLimits, Bounds, Limits
 Service = Literal["vm0", "syntropic137", "vlmrun", "local"]
 
 _ARCHIVES = Limits()
-# Beyond this the parser itself, and what encodes again what it made, gives up.
-MAX_JSON_DEPTH = 400
+# Beyond this the parser itself gives up.
+MAX_JSON_DEPTH = ANSWERS.max_json_depth
 # Browsers stop at 20; whoever wants more than this has a loop.
 MAX_REDIRECTS = 50
 

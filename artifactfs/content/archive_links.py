@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
-from artifactfs.content.archive_tree import MAX_TARGET_BYTES, Dir, GrowingTree, Leaf, Refused, encode, printable
+from artifactfs.content.archive_tree import MAX_TARGET_BYTES, Dir, GrowingTree, Leaf, Refused, encode, quoted
 from artifactfs.errors import LimitExceeded
 from artifactfs.model.limits import named
 
@@ -157,7 +157,7 @@ class _Flattening:
         target: str | None = leaf.target
         text: bytes | None = None
         if refusal is not None:
-            shown = printable(leaf.target[:MAX_TARGET_BYTES])
+            shown = quoted(leaf.target[:MAX_TARGET_BYTES])
             target = None
             text = f"artifactfs: this symbolic link to {shown} {refusal}, so it is not followed.\n".encode()
         return Member(

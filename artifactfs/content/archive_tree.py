@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 from artifactfs.errors import LimitExceeded
 from artifactfs.model.limits import named
+from artifactfs.model.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,7 +139,7 @@ class GrowingTree:
 
     def _linked(self, name: bytes) -> Leaf:
         """Find what a hard link names. What that is can only be older: a chain needs no recursion."""
-        shown = printable(decode(name[:MAX_TARGET_BYTES]))
+        shown = quoted(decode(name[:MAX_TARGET_BYTES]))
         try:
             found = self.find(_split(name, self._limits))
         except _RefusedError as refusal:
@@ -214,7 +215,6 @@ def encode(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def printable(text: str) -> str:
+def quoted(text: str) -> str:
     """Quote text by a hostile author, so that a terminal shows it and does not obey it."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return f"“{shown}”"
+    return f"“{printable(text)}”"

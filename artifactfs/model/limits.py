@@ -59,8 +59,8 @@ class AnswerLimits:
         max_answer_bytes: of one metadata answer; the largest page seen (200 artifacts with content) stays below 16 MiB.
         max_values: in one answer. A page of 1,000 rows of 50 fields has 50,000. The parser takes 60 MB of these in 30
             seconds, and nothing else runs meanwhile (measured); so many take a second or two.
-        max_json_depth: lists and objects within one another; the deepest answers known have 12. Python's parser gives
-            up at about 1,000, what works on what it made (pydantic, the encoder) earlier.
+        max_json_depth: lists and objects within one another. Answers have about 5 of their own, but hold what an agent
+            has made; Python's parser gives up at 1,000 less what it was called through.
         max_redirects: of one request, more than any of the services needs (one); browsers stop at 20.
         max_file_bytes: of content whose size nobody announced, or that has to be read whole before any of it can be
             shown: the cache's default size, more could not be kept. What comes by ranges has no limit.
@@ -68,7 +68,7 @@ class AnswerLimits:
 
     max_answer_bytes: int = 64 * MIB
     max_values: int = 500_000
-    max_json_depth: int = 100
+    max_json_depth: int = 950
     max_redirects: int = 5
     max_file_bytes: int = 10 * 1024 * MIB
 

@@ -18,9 +18,9 @@ from artifactfs import errors
 from artifactfs.model.limits import ANSWERS, AnswerLimits, named
 from artifactfs.providers.wire import Body
 
-# Digits of a number in a header; 2**63 has 19.
+# What a size can be for the kernel and in a database, and its digits.
+MAX_NUMBER = 2**63 - 1
 MAX_DIGITS = 19
-
 
 SEPARATORS = (b",", b"[", b"{")
 # Without a way back, and open to the end of the text: it never looks at a byte twice, whatever the text.
@@ -132,8 +132,9 @@ def is_deeper(value: object, most: int) -> bool:
 
 
 def number(text: str) -> int | None:
-    """Return a number of bytes from a header, None for anything else, one of a thousand digits included."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+    """Return a number of bytes from a header, None for anything else, one beyond 63 bits included."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+    return value if value is None or value <= MAX_NUMBER else None
 
 
 def bare(url: str) -> str:

@@ -77,7 +77,7 @@ def source(file: Path, text: str, name: str = "work", /, **environ: str) -> conf
         ("[sources.work]\ntype = 'vm0'\ntoken-env = 'a b'", 3, "should be the name of an environment variable"),
         ("[limits]\nmax-ratio = 1", 2, "limits.max-ratio: should be greater than 1"),
         ("[limits]\nmax-depth = 0", 2, "limits.max-depth: should be greater than 0"),
-        ("[limits]\nmax-json-depth = 9999", 2, "limits.max-json-depth: should be less than or equal to 400"),
+        ("[limits]\nmax-json-depth = 9999", 2, "limits.max-json-depth: should be less than or equal to 950"),
         ("[limits]\nmax-redirects = -1", 2, "limits.max-redirects: should be greater than or equal to 0"),
         ("[limits]\nmax-answer = 'much'", 2, "limits.max-answer: 'much' is not a size such as 10GiB or 500MB"),
     ],
