@@ -977,8 +977,3 @@ def bomb_of_names_that_are_not_utf8() -> Case:
         tar.add(b"././@LongLink", b"%06d" % number + b"\xff" * 240, b"L").add(b"x")
     files = {f"{number:06}" + "\udcff" * 240: b"" for number in range(20_000)}
     return shown(gz(tar.end(), 1), files)
-
-
-@case
-def bomb_of_gzip_members() -> Case:
-    return bad(gz(Tar().good().end()) + gz(b"") * 500_001, "limits.max-gzip-members", "limit")
