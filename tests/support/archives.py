@@ -973,7 +973,7 @@ def bomb_of_headers_without_members() -> Case:
 def bomb_of_names_that_are_not_utf8() -> Case:
     """Stored as text each byte of them takes six."""
     tar = Tar()
-    for number in range(20_000):
+    for number in range(5_000):
         tar.add(b"././@LongLink", b"%06d" % number + b"\xff" * 240, b"L").add(b"x")
-    files = {f"{number:06}" + "\udcff" * 240: b"" for number in range(20_000)}
+    files = {f"{number:06}" + "\udcff" * 240: b"" for number in range(5_000)}
     return shown(gz(tar.end(), 1), files)
