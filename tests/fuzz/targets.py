@@ -6,17 +6,20 @@ Rules of this file: nothing is caught but what callers expect; what comes out is
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 from artifactfs.content.archive_index import ArchiveReader, TarScanner, build_index, dump, load
 from artifactfs.content.archive_links import ArchiveIndex
 from artifactfs.errors import ArtifactFSError, CorruptContent
-from artifactfs.model.codec import Reader
+from artifactfs.model.codec import Reader, pack_entries
+from artifactfs.model.entry import Artifact, ArtifactKind, DirRef, Folder
 from artifactfs.model.limits import Limits
 from artifactfs.providers.messages import Reply
 from artifactfs.tree import names
 from artifactfs.tree.names import Claim
 from tests.property.test_archive_property import well_formed
+from tests.support import titles
 from tests.support.archives import CASES
 
 # Small, so that the limits themselves are met.
@@ -24,6 +27,14 @@ LIMITS = Limits(
     max_output=1 << 24, max_archive=1 << 20, max_entries=2000, max_all_path_bytes=1 << 18, ratio_floor=1 << 20
 )
 BLOCK = 512
+SEED = 1 << 16
+FORMAT = dump(ArchiveIndex((), (), 0, 0, ()))[:8]
+KEPT = pack_entries(
+    [
+        Folder(("a", "b"), "f", DirRef("vm0", "root"), mtime_ns=5),
+        Artifact(("x.md",), "id", "key", ArtifactKind.FILE, None, created_at_ns=7, metadata={"a": [1, {"b": None}]}),
+    ]
+)
 
 
 def with_checksums(raw: bytes) -> bytes:
@@ -73,16 +84,20 @@ def archive(data: bytes) -> None:
 
 
 def index(data: bytes) -> None:
-    """Read a stored index."""
-    with contextlib.suppress(CorruptContent):
-        assert load(dump(load(data))) == load(data)
+    """Read a stored index: its rows, a line each, packed as they are kept."""
+    rows = map(zlib.compress, data.split(b"\n"))
+    stored = FORMAT + b"".join(len(row).to_bytes(4, "little") + row for row in rows)
+    for one in (stored, FORMAT + data):
+        with contextlib.suppress(CorruptContent):
+            assert load(dump(load(one))) == load(one)
 
 
 def kept(data: bytes) -> None:
-    """Read a stored listing."""
-    for read in (Reader().entries, Reader().versions):
-        with contextlib.suppress(ValueError):
-            read(data)
+    """Read a stored listing: its rows, packed as they are kept."""
+    for stored in (KEPT[:1] + zlib.compress(data), data):
+        for read in (Reader().entries, Reader().versions):
+            with contextlib.suppress(ValueError):
+                read(stored)
 
 
 def title(data: bytes) -> None:
@@ -115,15 +130,31 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 
 def seeds(name: str) -> Iterator[bytes]:
     """Yield what to begin with: the archives of the tests that are small, and a little of everything else."""
-    made = (make().data for case, make in CASES.items() if not case.startswith(("bomb", "hundred", "hard_link_chain")))
-    for data in (data for data in made if len(data) < 1 << 16):
-        if name == "archive":
-            yield data
-            continue
-        reader = ArchiveReader(LIMITS)
-        with contextlib.suppress(ArtifactFSError):
-            raw = b"".join(reader.feed(data))
-            if len(raw) < 1 << 17:
-                yield raw if name == "tar" else dump(reader.finish()) if name == "index" else raw[:300]
     if name == "answer":
         yield b'{"data": [{"id": "x", "n": [1.5e300, null, true]}], "pagination": {"hasMore": false}}'
+    elif name == "kept":
+        yield zlib.decompress(KEPT[1:])
+    elif name == "title":
+        yield from (title.encode("utf-8", "surrogatepass") for title in titles.FIXED)
+    else:
+        made = (make().data for case, make in CASES.items() if not case.startswith(("bomb", "hundred")))
+        for data in (data for data in made if len(data) < SEED):
+            yield from of_archive(name, data)
+
+
+def of_archive(name: str, data: bytes) -> Iterator[bytes]:
+    """Yield an archive as a target takes it."""
+    reader = ArchiveReader(LIMITS)
+    with contextlib.suppress(ArtifactFSError):
+        raw = b"".join(reader.feed(data))
+        if name == "tar" and len(raw) < SEED:
+            yield raw
+        elif name == "index":
+            stored, rows, at = dump(reader.finish()), [], len(FORMAT)
+            while at < len(stored):
+                size = int.from_bytes(stored[at : at + 4], "little")
+                rows.append(zlib.decompress(stored[at + 4 : at + 4 + size]))
+                at += 4 + size
+            yield b"\n".join(rows)[:SEED]
+    if name == "archive":
+        yield data

@@ -24,9 +24,9 @@ from artifactfs.daemon import control
 from artifactfs.errors import CorruptContent
 from artifactfs.journal import records
 from artifactfs.model import codec
-from artifactfs.model.entry import Accepts, Artifact, ArtifactKind, DirRef, Folder, Role, Version
+from artifactfs.model.entry import Accepts, Artifact, ArtifactKind, DirRef, Folder, Listing, Role, Version
 from artifactfs.model.limits import Limits
-from artifactfs.providers.base import Listing, Provider
+from artifactfs.providers.base import Provider
 from artifactfs.providers.http import HttpClient
 from artifactfs.providers.messages import Reply, StreamReply
 from artifactfs.providers.syntropic.provider import Syntropic137Provider

@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from artifactfs import config, errors, observe
+from artifactfs.model.entry import Folder
 from artifactfs.model.limits import ANSWERS, AnswerLimits, Bounds, Limits, named
 from artifactfs.providers import messages, registry
 from artifactfs.providers.messages import Reply, StreamReply, is_deeper
@@ -178,11 +179,10 @@ async def test_a_source_obeys_what_was_set(service: str, answer, says: str, tmp_
         provider = registry.create(source, Kept(), observe.Observer(), 5.0, settings.limits.bounds().answers)
         try:
             with pytest.raises(errors.ProviderMisbehaved) as caught:
-                for entry in (
-                    provider.root().ref,
-                    *(e.ref for e in (await provider.list(provider.root().ref, None)).entries),
-                ):
-                    await provider.list(entry, None)
+                todo = [provider.root().ref]
+                while ref := todo.pop():
+                    entries = (await provider.list(ref, None)).entries
+                    todo += [entry.ref for entry in entries if isinstance(entry, Folder)]
             assert says in str(caught.value)
         finally:
             await provider.aclose()
