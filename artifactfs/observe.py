@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from artifactfs.model.text import printable
+
 operation: contextvars.ContextVar[str] = contextvars.ContextVar("operation", default="-")
 """What the running task is doing, such as ``read 7``; shown in every log line."""
 
@@ -124,12 +126,22 @@ class _Operation(logging.Filter):
         return True
 
 
+class _Harmless(logging.Formatter):
+    """Writes what a terminal may be shown, a record a line: messages hold names and words of others."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - what logging calls it with
+        return "\n".join(map(printable, super().formatException(ei).splitlines()))
+
+
 def set_up_logging(level: str, path: str | None = None) -> None:
     """Send the package's log to ``path``, or to stderr; libraries only from WARNING up."""
     handler: logging.Handler
     handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler(sys.stderr)
     handler.addFilter(_Operation())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(operation)s] %(message)s"))
+    handler.setFormatter(_Harmless("%(asctime)s %(levelname)s %(name)s [%(operation)s] %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -157,16 +157,17 @@ def test_sources(config_file: Path | None, names: list[str], *, as_json: bool) -
     for name in config.choose(settings, names, everything=True):
         try:
             source = config.resolve(settings, name)
-            checks = trio.run(_ask, source, settings.mount.timeout)
+            checks = trio.run(_ask, source, settings)
         except errors.ArtifactFSError as error:
             checks = [Check("configuration", ok=False, detail=str(error))]
         found += [Check(f"{name}: {c.what}", c.ok, c.detail) for c in checks]
     return _report(found, as_json=as_json)
 
 
-async def _ask(source: config.Source, timeout_s: float) -> list[Check]:
+async def _ask(source: config.Source, settings: config.Config) -> list[Check]:
     try:
-        provider = registry.create(source, _Forgetful(), observe.Observer(), timeout_s)
+        limits = settings.limits.bounds().answers
+        provider = registry.create(source, _Forgetful(), observe.Observer(), settings.mount.timeout, limits)
     except OSError as error:
         return [Check("store", ok=False, detail=f"{source.path}: {error.strerror}")]
     try:

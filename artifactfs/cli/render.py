@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from artifactfs.model.text import printable as harmless
+
 _NAMED = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 # As much of a path as fits beside a bar.
 SHOWN_NAME = 50
@@ -36,8 +38,8 @@ def size(value: float | None) -> str:
 
 
 def printable(text: object) -> str:
-    """Return text with control characters shown as escapes: titles are an agent's words, not the terminal's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    """Return anything as text with control characters shown as escapes."""
+    return harmless(str(text))
 
 
 def as_json(value: object) -> None:

@@ -8,9 +8,9 @@ they live in ``SecretStr`` and in the Authorization header and nowhere else.
 
 from artifactfs.config.places import APP, config_path, runtime_dir, state_dir
 from artifactfs.config.settings import (
-    ArchiveConfig,
     CacheConfig,
     Config,
+    LimitsConfig,
     MountConfig,
     Service,
     SourceConfig,
@@ -25,9 +25,9 @@ __all__ = [
     "PRESENCE_ENV",
     "TOKEN_ENV",
     "URL_ENV",
-    "ArchiveConfig",
     "CacheConfig",
     "Config",
+    "LimitsConfig",
     "MountConfig",
     "Service",
     "Source",

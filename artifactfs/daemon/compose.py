@@ -14,7 +14,6 @@ from typing import Any
 import trio
 
 from artifactfs import config, observe
-from artifactfs.content.archive_index import Limits
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
 from artifactfs.content.reader import ContentReader
@@ -85,16 +84,6 @@ class Mounted:
         return [staging for journal in self.journals.values() for staging in (journal.own, *journal.adopted)]
 
 
-def limits_of(section: config.ArchiveConfig) -> Limits:
-    """Return the limits for archives, with what the configuration changes."""
-    fields: dict[str, Any] = {
-        "max_output": section.max_output,
-        "max_ratio": section.max_ratio,
-        "max_entries": section.max_entries,
-    }
-    return Limits(**{name: value for name, value in fields.items() if value is not None})
-
-
 @asynccontextmanager
 async def composed(
     settings: config.Config, sources: Sequence[config.Source], mountpoint: Path, *, at_root: bool, state: Path
@@ -116,7 +105,7 @@ async def composed(
         reader = ContentReader(
             nursery, store, facts, {name: source.provider for name, source in known.items()},
             local_path=_local_path(known), fingerprints={n: s.fingerprint for n, s in known.items()},
-            make_limits=lambda: limits_of(settings.archive),
+            limits=settings.limits.bounds(),
         )  # fmt: skip
         stack.callback(reader.close)
         journals = _journals(state, known, settings.journal.max_size, observer)
@@ -138,7 +127,8 @@ def _connected(
 ) -> Source:
     """Return a source with its provider, which is closed with the stack."""
     memory = facts.memory(source.fingerprint)
-    provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE)
+    deadline_s = settings.mount.timeout * REQUEST_SHARE
+    provider = registry.create(source, memory, observer, deadline_s, settings.limits.bounds().answers)
     stack.push_async_callback(provider.aclose)
     seen = facts.first_seen([source.fingerprint])[source.fingerprint]
     if settings.mount.read_only:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import trio
 
 from artifactfs import errors
+from artifactfs.model.limits import ANSWERS, AnswerLimits, named
 from artifactfs.observe import Observer
 from artifactfs.providers import limits, messages, targets, wire
 from artifactfs.providers.limits import Budget
@@ -41,8 +42,6 @@ RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 MAX_TRIES = 5
 BACKOFF_FIRST_S = 0.25
 BACKOFF_CAP_S = 8.0
-# A metadata answer above this is refused: the largest page seen (200 artifacts with content) stays below 16 MiB.
-MAX_JSON_BYTES = 64 * 1024 * 1024
 # A body takes as long as a line of half a megabit a second needs for it: slower ones are those of a phone in a tunnel.
 SLOWEST_BYTES_PER_S = 64 * 1024
 TOO_MANY = 429
@@ -51,7 +50,7 @@ TOO_MANY = 429
 class HttpClient:
     """One source's way to its service."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a service is asked with differs in each of these
         self,
         source: str,
         base_url: str,
@@ -61,6 +60,7 @@ class HttpClient:
         observer: Observer | None = None,
         deadline_s: float = 30.0,
         allow_private: bool = False,
+        answer_limits: AnswerLimits = ANSWERS,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -72,6 +72,7 @@ class HttpClient:
             observer: counts requests and keeps failures.
             deadline_s: how long one call may take with all its tries, in seconds.
             allow_private: let redirects and ``url_`` bodies lead into private networks.
+            answer_limits: what an answer may cost.
 
         Raises:
             ConfigError: a header cannot be sent as it is; the message does not show it.
@@ -81,13 +82,14 @@ class HttpClient:
         self.budget = budget or Budget()
         self.observer = observer or Observer()
         self.deadline_s = deadline_s
+        self.answer_limits = answer_limits
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
         if not all(map(messages.can_be_sent, (headers or {}).values())):
             message = (
                 f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
             )
             raise errors.ConfigError(message)
-        self._wire = Requester(source, self.gate, headers or {}, deadline_s, self.observer)
+        self._wire = Requester(source, self.gate, headers or {}, deadline_s, self.observer, answer_limits.max_redirects)
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
@@ -235,15 +237,15 @@ class HttpClient:
             with trio.move_on_at(ask.end) as scope:
                 async for chunk in chunks:
                     body += chunk
-                    if max(len(body), announced) > MAX_JSON_BYTES:
-                        message = f"an answer is larger than {MAX_JSON_BYTES >> 20} MiB"
+                    if max(len(body), announced) > self.answer_limits.max_answer_bytes:
+                        message = f"an answer is larger than {named(self.answer_limits, 'max_answer_bytes')} bytes"
                         raise self._wire.error(errors.ProviderMisbehaved, message, answer.url)
         if scope.cancelled_caught:
             # Each byte came in time, but all of them would not: a server that drips must not hold a reader.
             message = f"the answer was not complete after {self.deadline_s:.0f} s"
             raise self._wire.error(errors.TimedOut, message, answer.url)
         self._note_success(answer)
-        return Reply(answer.response.status, answer.response.headers, bytes(body), answer.url)
+        return Reply(answer.response.status, answer.response.headers, bytes(body), answer.url, self.answer_limits)
 
     async def _answered(self, ask: Ask) -> Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
 
 from artifactfs import config
+from artifactfs.model.limits import ANSWERS, AnswerLimits
 from artifactfs.observe import Observer
 from artifactfs.providers.base import Memory, Provider
 from artifactfs.providers.limits import Budget
@@ -33,7 +34,7 @@ def budget_of(source: config.Source) -> Budget:
     return Budget()
 
 
-def _http(source: config.Source, observer: Observer, deadline_s: float) -> HttpClient:
+def _http(source: config.Source, observer: Observer, deadline_s: float, limits: AnswerLimits) -> HttpClient:
     from artifactfs.providers.http import HttpClient  # noqa: PLC0415 - 0.15 s that a local mount need not spend
 
     headers = {"Authorization": source.authorization.get_secret_value()} if source.authorization else {}
@@ -41,11 +42,13 @@ def _http(source: config.Source, observer: Observer, deadline_s: float) -> HttpC
         headers["X-Client-Id"] = "artifactfs"
     return HttpClient(
         source.name, source.url, headers=headers, budget=budget_of(source), observer=observer,
-        deadline_s=deadline_s, allow_private=source.allow_private_urls,
+        deadline_s=deadline_s, allow_private=source.allow_private_urls, answer_limits=limits,
     )  # fmt: skip
 
 
-def create(source: config.Source, memory: Memory, observer: Observer, deadline_s: float) -> Provider:
+def create(
+    source: config.Source, memory: Memory, observer: Observer, deadline_s: float, limits: AnswerLimits = ANSWERS
+) -> Provider:
     """Return the provider of a source; nothing is asked yet.
 
     Modules are imported when they are needed: a mount of one service does not wait for the others' code.
@@ -57,7 +60,7 @@ def create(source: config.Source, memory: Memory, observer: Observer, deadline_s
         if source.path is None:
             raise TypeError(source)
         return LocalProvider(source.name, Store(source.path))
-    http = _http(source, observer, deadline_s)
+    http = _http(source, observer, deadline_s, limits)
     match source.service:
         case "vm0":
             from artifactfs.providers.vm0.provider import Vm0Provider  # noqa: PLC0415 - only what is mounted is imported

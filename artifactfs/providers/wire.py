@@ -145,7 +145,10 @@ def place(url: str) -> Place:
 
 
 def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by their lower-case names, repeated ones joined."""
+    """Return headers by their lower-case names, repeated ones joined.
+
+    What no terminal should be shown (h11 lets escapes through) stands as a space, as RFC 9110 5.5 has it for line ends.
+    """
     found: dict[str, str] = {}
     for raw_name, raw in pairs:
         name = raw_name.decode("latin-1").lower()
@@ -153,6 +156,7 @@ def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
             value = raw.decode()
         except UnicodeDecodeError:
             value = raw.decode("latin-1")
+        value = value if value.isprintable() else "".join(c if c.isprintable() else " " for c in value)
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
 
