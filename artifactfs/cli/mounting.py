@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from artifactfs import config, errors
+from artifactfs import config, errors, private
 from artifactfs.cli import background, client
 from artifactfs.cli.options import MountOptions
 from artifactfs.daemon import mounts
@@ -129,7 +129,7 @@ def start_in_background(options: MountOptions, log: Path) -> int:
     Raises:
         ConfigError: it could not start; the message is its own.
     """
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _prepare_log(log)
     # The process goes to "/", where a relative path would mean another place.
     environ = {
         name: os.path.abspath(os.path.expanduser(given)) for name in PATH_VARIABLES if (given := os.environ.get(name))
@@ -141,6 +141,16 @@ def start_in_background(options: MountOptions, log: Path) -> int:
         message = str(answer.get("error") or f"the mount ended before it was ready; see {log}")
         raise errors.ConfigError(message)
     return process.pid
+
+
+def _prepare_log(log: Path) -> None:
+    try:
+        private.directory(log.parent.parent)
+        private.directory(log.parent)
+        private.file(log)
+    except OSError as error:
+        message = f"{log}: the log cannot be written: {error.strerror}"
+        raise errors.ConfigError(message) from error
 
 
 def _wait_ready(process: background.Begun) -> dict[str, object]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import platformdirs
 import trio
 
-from artifactfs import config, errors, observe
+from artifactfs import config, errors, observe, private
 from artifactfs.cli import render
 from artifactfs.server.app import Serving, serve
 from artifactfs.store.catalog import Store
@@ -65,6 +65,7 @@ def _token(path: Path | None) -> str | None:
 
 
 def _serve(request: Request, directory: Path, token: str | None) -> None:
+    os.umask(private.OTHERS)  # also for what is uploaded
     store = Store(directory)
     try:
         if request.demo and not store.workflows():

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from artifactfs import config, observe
+from artifactfs import config, observe, private
 from artifactfs.content.archive_index import Limits
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
@@ -48,6 +48,9 @@ class Journals:
 
         By the source, not by the mount: what is not saved yet belongs to whoever mounts its source next.
         """
+        # Who may write where journals stand could put one there for us to publish.
+        for place in (state, state / "journal"):
+            private.directory(place)
         base = state / "journal" / hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
         if source.provider.publisher is None and not base.exists():
             return cls(Staging.fresh(base, max_bytes), ())
@@ -100,7 +103,7 @@ async def composed(
     async with AsyncExitStack() as stack:
         observer = observe.Observer()
         root = config.cache_dir(settings)
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(root, close=settings.cache.dir is None)
         facts = Facts(root / "facts.db")
         stack.callback(facts.close)
         store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
