@@ -101,7 +101,6 @@ class BlockIndex:
         """
         self.directory = root / DIRECTORY
         self.path = root / DATABASE
-        private.directory(root, close=False)
         private.directory(self.directory)
         self._lock = threading.RLock()
         self._reading = threading.Lock()

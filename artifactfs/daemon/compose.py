@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from artifactfs.daemon.status import Status
 from artifactfs.journal.staging import Staging
 from artifactfs.model.content import ContentRef
 from artifactfs.providers import registry
+from artifactfs.providers.credentials import Credentials
 from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.recovery import recover
@@ -78,6 +80,7 @@ class Mounted:
     observer: observe.Observer
     status: Status
     journals: Mapping[str, Journals]
+    credentials: Mapping[str, Credentials]
 
     @property
     def homes(self) -> list[Staging]:
@@ -108,7 +111,11 @@ async def composed(
         stack.callback(facts.close)
         store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
         stack.callback(store.close)
-        known = {source.name: _connected(source, settings, facts, observer, stack) for source in sources}
+        credentials = {source.name: registry.credentials_of(source) for source in sources}
+        known = {
+            source.name: _connected(source, settings, facts, observer, credentials[source.name], stack)
+            for source in sources
+        }
         # Requests run here: a waiter's end does not end them, the mount's end does.
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
@@ -129,21 +136,35 @@ async def composed(
         )  # fmt: skip
         status.fs = fs
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
-        yield Mounted(fs, observer, status, journals)
+        for name, held in credentials.items():
+            held.renewed = partial(_try_denied_again, fs, name)
+        yield Mounted(fs, observer, status, journals, credentials)
 
 
 def _connected(
-    source: config.Source, settings: config.Config, facts: Facts, observer: observe.Observer, stack: AsyncExitStack
+    source: config.Source,
+    settings: config.Config,
+    facts: Facts,
+    observer: observe.Observer,
+    credentials: Credentials,
+    stack: AsyncExitStack,
 ) -> Source:
     """Return a source with its provider, which is closed with the stack."""
     memory = facts.memory(source.fingerprint)
-    provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE)
+    provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE, credentials)
     stack.push_async_callback(provider.aclose)
     seen = facts.first_seen([source.fingerprint])[source.fingerprint]
     if settings.mount.read_only:
         provider.publisher = None
     observer.counters(source.name)
     return Source(source.name, provider, source.fingerprint, seen)
+
+
+def _try_denied_again(fs: FileSystem, source: str) -> None:
+    """Publish now what the source has refused to whoever asked with the token of before."""
+    writeback = fs.writer.writeback
+    if denied := [job for job in writeback.overlay.jobs() if job.source == source and job.denied]:
+        writeback.hurry("", *denied)
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ class Verbs:
         """Return the verbs by name."""
         return {
             "status": self._status, "why": self._why, "log": self._log, "interrupt": self._interrupt,
+            "renew": self._renew,
             **SavingVerbs(self.mounted).table(),
         }  # fmt: skip
 
@@ -32,6 +33,14 @@ class Verbs:
         older_than_s = request.get("older_than_s")
         number = self.operations.interrupt(float(older_than_s) if isinstance(older_than_s, float) else 0.0)
         return {"interrupted": number}
+
+    async def _renew(self, request: Request) -> object:
+        """Look for a newer token of a source; what was refused for the old one is tried again."""
+        held = self.mounted.credentials.get(str(request.get("source", "")))
+        if held is None:
+            return {"mounted": False}
+        is_new = await held.look(forget=bool(request.get("forget")))
+        return {"mounted": True, "renewed": is_new, "where": held.where}
 
     async def _status(self, _request: Request) -> object:
         return self.mounted.status.snapshot()

@@ -8,6 +8,7 @@ Rules of this file:
   service itself is not in.
 * Only requests that are safe to repeat are repeated: GET, with full jitter, honouring Retry-After, within the deadline.
   What changes something is sent once, and not redirected; who asked for it knows how to find out what became of it.
+* A token that the service refuses is looked for anew, once for a request (``credentials.py``).
 * Calls run in tasks owned by the mount (``concurrency.SingleFlight``), never in that of a kernel request.
 """
 
@@ -24,6 +25,7 @@ import trio
 from artifactfs import errors
 from artifactfs.observe import Observer
 from artifactfs.providers import limits, messages, targets, wire
+from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.limits import Budget
 from artifactfs.providers.messages import Ask, Reply, StreamReply, bare, retry_after_s
 from artifactfs.providers.one_request import ABSENT, Answer, Requester
@@ -46,6 +48,7 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 # A body takes as long as a line of half a megabit a second needs for it: slower ones are those of a phone in a tunnel.
 SLOWEST_BYTES_PER_S = 64 * 1024
 TOO_MANY = 429
+UNAUTHORIZED = 401
 
 
 class HttpClient:
@@ -56,7 +59,7 @@ class HttpClient:
         source: str,
         base_url: str,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Credentials | None = None,
         budget: Budget | None = None,
         observer: Observer | None = None,
         deadline_s: float = 30.0,
@@ -67,7 +70,7 @@ class HttpClient:
         Args:
             source: name of the source, for counters and errors.
             base_url: the service's address; paths are appended to it.
-            headers: sent to that origin only; holds the Authorization.
+            headers: sent to that origin only; holds the Authorization. Those of a ``Credentials`` may change.
             budget: of requests; unlimited if None.
             observer: counts requests and keeps failures.
             deadline_s: how long one call may take with all its tries, in seconds.
@@ -82,12 +85,13 @@ class HttpClient:
         self.observer = observer or Observer()
         self.deadline_s = deadline_s
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
-        if not all(map(messages.can_be_sent, (headers or {}).values())):
+        credentials = headers if isinstance(headers, Credentials) else Credentials(headers)
+        if not all(map(messages.can_be_sent, credentials.headers.values())):
             message = (
                 f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
             )
             raise errors.ConfigError(message)
-        self._wire = Requester(source, self.gate, headers or {}, deadline_s, self.observer)
+        self._wire = Requester(source, self.gate, credentials, deadline_s, self.observer)
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
@@ -248,6 +252,11 @@ class HttpClient:
     async def _answered(self, ask: Ask) -> Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
+        if answer.response.status == UNAUTHORIZED and ask.used and await self._wire.credentials.others_than(ask.used):
+            # Refused is not carried out, so what changes something may be sent again, too.
+            await answer.response.aclose()
+            await self._admit(ask)
+            answer = await self._wire.follow(ask)
         status = answer.response.status
         if status not in RETRIED_STATUS:
             return answer

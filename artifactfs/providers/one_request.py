@@ -8,7 +8,7 @@ decided by ``targets.Gate``, what carries a request by ``connections.py`` or, wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -19,6 +19,7 @@ from artifactfs import errors
 from artifactfs.observe import Observer
 from artifactfs.providers import messages, targets, wire
 from artifactfs.providers.connections import Pool
+from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.messages import Ask, Pairs, bare, is_signed
 from artifactfs.providers.reach import Reach
 
@@ -49,16 +50,16 @@ class Requester:
     """One request at a time: connection, redirects, body, and what can go wrong with them."""
 
     def __init__(
-        self, source: str, gate: targets.Gate, own_headers: Mapping[str, str], deadline_s: float, observer: Observer
+        self, source: str, gate: targets.Gate, credentials: Credentials, deadline_s: float, observer: Observer
     ) -> None:
-        """Send ``own_headers`` through ``gate`` to its home, and to nowhere else."""
+        """Send ``credentials`` through ``gate`` to its home, and to nowhere else."""
         self.source = source
         self.gate = gate
         self.reach = Reach()
         self.deadline_s = deadline_s
         self._counters = observer.counters(source)
         self._own_headers = {"User-Agent": f"artifactfs/{artifactfs.__version__}"}
-        self._secrets = dict(own_headers)
+        self.credentials = credentials
         self.sender = _sender()
 
     # -- one request -----------------------------------------------------------------------------------------
@@ -102,8 +103,10 @@ class Requester:
 
     def _headers(self, ask: Ask, target: str) -> dict[str, str]:
         headers = {**self._own_headers, "Accept-Encoding": "identity", **ask.headers}
+        ask.used = None
         if not (ask.authored or ask.anonymous) and self.gate.is_home(target) and not is_signed(target):
-            headers.update(self._secrets)
+            ask.used = self.credentials.headers
+            headers.update(ask.used)
         return headers
 
     # -- the body --------------------------------------------------------------------------------------------
