@@ -123,7 +123,8 @@ def resolve(
     return Source(
         name=name, service=given.type, url=url, authorization=found.authorization, token_from=found.where,
         requests_per_minute=given.requests_per_minute, allow_private_urls=given.allow_private_urls,
-        again=lambda: resolve(config, name, environ),
+        # A login that is only tried must not be saved by the one that is kept already.
+        again=None if login else lambda: resolve(config, name, environ),
     )  # fmt: skip
 
 
