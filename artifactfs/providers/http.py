@@ -49,6 +49,9 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 SLOWEST_BYTES_PER_S = 64 * 1024
 TOO_MANY = 429
 UNAUTHORIZED = 401
+REFUSED = 400
+# What providers look at of a refusal's body (``answers.MAX_ERROR_BODY``).
+REFUSAL_BYTES = 64 * 1024
 
 
 class HttpClient:
@@ -171,8 +174,13 @@ class HttpClient:
         async with (
             self._wire.reading(answer) as chunks,
             contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
+            contextlib.aclosing(_refusal(reported, self._wire.credentials)) as refusal,
         ):
-            yield StreamReply(answer.response.status, answer.response.headers, answer.url, reported)
+            if answer.response.status < REFUSED:
+                yield StreamReply(answer.response.status, answer.response.headers, answer.url, reported)
+            else:
+                told = _told(answer, b"", self._wire.credentials)
+                yield StreamReply(told.status, told.headers, told.url, refusal)
         # Not when it begins: one that breaks in its middle is no success.
         self._note_success(answer)
 
@@ -247,7 +255,7 @@ class HttpClient:
             message = f"the answer was not complete after {self.deadline_s:.0f} s"
             raise self._wire.error(errors.TimedOut, message, answer.url)
         self._note_success(answer)
-        return Reply(answer.response.status, answer.response.headers, bytes(body), answer.url)
+        return _told(answer, bytes(body), self._wire.credentials)
 
     async def _answered(self, ask: Ask) -> Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
@@ -262,7 +270,7 @@ class HttpClient:
             return answer
         await answer.response.aclose()
         ask.wait_s = retry_after_s(answer.response.headers)
-        request_id = answer.response.headers.get("x-request-id")
+        request_id = _told(answer, b"", self._wire.credentials).headers.get("x-request-id")
         facts: dict[str, Any] = {"provider": self.source, "subject": bare(answer.url), "request_id": request_id}
         if status != TOO_MANY:
             raise errors.Unavailable(f"the service failed ({status})", status=status, **facts)
@@ -286,3 +294,22 @@ class HttpClient:
 
     def _report(self, error: errors.ArtifactFSError, url: str) -> None:
         self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)
+
+
+def _told(answer: Answer, body: bytes, credentials: Credentials) -> Reply:
+    """Return an answer; a refusal without the token, which some services repeat in it."""
+    status, headers = answer.response.status, answer.response.headers
+    if status >= REFUSED:
+        body = credentials.hidden(body)
+        headers = {name: credentials.hidden(value.encode()).decode() for name, value in headers.items()}
+    return Reply(status, headers, body, answer.url)
+
+
+async def _refusal(chunks: AsyncIterator[bytes], credentials: Credentials) -> AsyncGenerator[bytes, None]:
+    """Pass on as much as anybody looks at, in one piece: a token may stand where two of them meet."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) >= REFUSAL_BYTES:
+            break
+    yield credentials.hidden(bytes(body))

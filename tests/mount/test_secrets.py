@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+import logging
 import os
 import stat
 import subprocess
@@ -27,10 +29,10 @@ from artifactfs.store import demo
 from artifactfs.store.catalog import Store
 from tests.support.awkward import Served
 from tests.support.control import exchange, socket_of
-from tests.support.lab import Lab, Mounted, environment, mounted, write_config
+from tests.support.lab import Fault, Lab, Mounted, environment, mounted, write_config
 from tests.support.log_guard import LogGuard
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,7 @@ class Session:
     astray: list[Request] = field(default_factory=list)
     live: dict[str, int] = field(default_factory=dict)
     limits: str = ""
+    echoes: bool = False
 
     def run(self, mount: Mounted, what: str, *command: str) -> None:
         """Run a command in the mount and keep what it says, whatever comes of it."""
@@ -120,14 +123,13 @@ def write_somewhere(place: Path) -> bool:
     return False
 
 
-def look_at(session: Session, mount: Mounted, *, why: bool = True) -> None:
-    """Ask everything that can be asked of the mount and its sources."""
+def look_at(session: Session, mount: Mounted) -> None:
+    """Ask what can be asked of the mount."""
     session.ours(mount, "status")
-    session.ours(mount, "status", "--json", str(mount.path))
-    session.ours(mount, "source", "list", "--json")
-    session.ours(mount, "source", "test")
-    for name in SERVICES if why else ():
-        session.ours(mount, "why", str(mount.path / name / "nobody"), "--json")
+    session.said[f"status {len(session.said)}"] = exchange(socket_of(mount), b'{"verb": "status"}\n')
+    for name in SERVICES:
+        request = f'{{"verb": "why", "path": "{name}/nobody"}}\n'
+        session.said[f"why {name} {len(session.said)}"] = exchange(socket_of(mount), request.encode())
     for file in sorted((mount.path / ".artifactfs").iterdir()):
         session.said[f"{file.name} {len(session.said)}"] = file.read_bytes()
 
@@ -140,6 +142,9 @@ def do_everything(session: Session, mount: Mounted, lab: Lab, elsewhere: str) ->
     session.said["wrote"] = str([write_somewhere(mount.path / name) for name in SERVICES]).encode()
     session.ours(mount, "flush", str(mount.path))
     look_at(session, mount)
+    session.ours(mount, "source", "list")
+    session.ours(mount, "source", "list", "--json")
+    session.ours(mount, "why", str(mount.path / "vm0"))
     redirect = {"status": 302, "headers": {"location": f"{elsewhere}/taken"}}
     for what in ({"status": 401}, {"status": 500}, redirect, {"cut_after": 10}):
         lab.fault("", **what)
@@ -147,12 +152,22 @@ def do_everything(session: Session, mount: Mounted, lab: Lab, elsewhere: str) ->
             session.run(mount, f"{name} {what}", "cat", f"{name}/nobody", f"{name}/by-id/nobody")
             with contextlib.suppress(OSError):
                 (mount.path / name / f"{what.get('status', 'cut')}.md").write_text("fails\n")
-        look_at(session, mount, why=False)
+        look_at(session, mount)
+        if what in ({"status": 401}, redirect):
+            session.ours(mount, "source", "test")
         lab.heal()
+    session.echoes = True
+    for name in SERVICES:
+        session.run(mount, f"{name} echo", "cat", f"{name}/other", f"{name}/by-id/other")
+    look_at(session, mount)
+    session.ours(mount, "source", "test")
+    assert session.said[f"artifactfs source test {len(session.said) - 1}"].count(b"the token Bearer *** is") >= 1
+    session.echoes = False
     session.ours(mount, "doctor")
     session.ours(mount, "pending", "list")
     session.ours(mount, "cache", "show")
     session.ours(mount, "log", str(mount.path / "syntropic137"))
+    session.ours(mount, "source", "test")
     session.said["socket"] = exchange(socket_of(mount), b'{"verb": "renew", "source": "vm0"}\n')
     session.said["socket too"] = exchange(socket_of(mount), b'{"verb": "renew", "source": {"a": 1}, "forget": 7}\n')
     pid = mount.status()["pid"]
@@ -174,7 +189,16 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
         made.astray.append(request)
         return JSONResponse({"data": []})
 
-    with Served(Starlette(routes=[Route("/{path:path}", take)])) as other, Lab(store) as lab, open_umask():
+    def echo(_where: str) -> Fault | None:
+        """Repeat what was refused, as some services do."""
+        if not made.echoes:
+            return None
+        sent = lab.seen[-1].headers.get("authorization", "")
+        words = json.dumps({"error": {"message": f"the token {sent} is not valid"}, "detail": sent})
+        return Fault("", status=403, body=words.encode(), headers={"x-request-id": sent.partition(" ")[2]})
+
+    lab = Lab(store, weather=echo)
+    with Served(Starlette(routes=[Route("/{path:path}", take)])) as other, lab, open_umask():
         environ = {
             "CANARY": CANARIES["vm0"], "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
             "TMPDIR": str(place / "home/tmp"),
@@ -193,7 +217,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
             env=home, input=CANARIES["vlmrun"].encode(), capture_output=True, check=True, timeout=60,
         )  # fmt: skip
         made.said["login"] = done.stdout + done.stderr
-        extra = 'log-level = "debug"\n[mount]\ntimeout = 5\nxattrs = true\npublish-delay = 0.2\n'
+        extra = 'log-level = "debug"\n[mount]\ntimeout = 3\nxattrs = true\npublish-delay = 0.2\n'
         with mounted(place, sources, "--all", extra_config=extra, environ=environ) as mount:
             do_everything(made, mount, lab, other.url)
         carried = {request.headers.get("authorization") for request in lab.seen}

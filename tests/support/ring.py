@@ -16,7 +16,7 @@ from keyring.errors import KeyringLocked
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class FileRing(KeyringBackend):  # type: ignore[misc]  # the library leaves it untyped
+class FileRing(KeyringBackend):
     """Keeps what it is given in a file."""
 
     priority = 5
