@@ -60,13 +60,13 @@ def _make(path: Path) -> None:
 def file(path: Path) -> None:
     """See that there is a file of ours, which others cannot read; an empty one is made.
 
-    It is never opened: closing a file gives up the locks that this process has on it, SQLite's for one.
+    One that is there is never opened: closing a file gives up the locks that this process has on it, SQLite's for one.
 
     Raises:
         OSError: it cannot be made, is something else, or is another user's.
     """
     with contextlib.suppress(FileExistsError):
-        os.mknod(path, stat.S_IFREG | FILE)  # follows no symlink
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE))  # follows no symlink
         if stat.S_IMODE(path.lstat().st_mode) != FILE:
             path.chmod(FILE)
         return

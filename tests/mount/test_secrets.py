@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -301,3 +302,34 @@ def test_variables_are_forgotten_by_the_process_and_its_children() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert shown(done.stdout) == []
     assert b"PATH=" in done.stdout
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_defect_with_the_token_at_hand_shows_it_nowhere(tmp_path: Path, service: str) -> None:
+    """A traceback from where requests are sent, with what is sent in the words of the exception, goes to the log."""
+    package = tmp_path / "broken/artifactfs"
+    shutil.copytree(Path(__file__).parents[2] / "artifactfs", package)
+    with (package / "providers/connections.py").open("a") as file:
+        file.write("async def _defect(self, request):\n    raise RuntimeError(f'{self} cannot {request!r}')\n")
+        file.write("Pool.send = _defect\n")
+    environ = environment(tmp_path / "home", CANARY=CANARIES[service])
+    sources = {"work": {"type": service, "url": "http://127.0.0.1:1", "token-env": "CANARY"}}
+    place, config = tmp_path / "mnt", str(write_config(tmp_path / "home", sources))
+
+    def ours(*arguments: str) -> bytes:
+        command = [sys.executable, "-m", "artifactfs", *arguments, str(place), "--config", config]
+        command = command if arguments == ("mount",) else command[:-2]
+        done = subprocess.run(command, env=environ, cwd=package.parent, capture_output=True, check=True, timeout=60)
+        return done.stdout + done.stderr
+
+    said = ours("mount")
+    try:
+        with pytest.raises(OSError, match="Input/output error"):
+            os.listdir(place / "artifacts" if service == "vm0" else place)
+        said += ours("status")
+    finally:
+        said += ours("umount")
+    (log,) = (tmp_path / "home/.local/state/artifactfs/log").iterdir()
+    assert b"RuntimeError: <Pool" in log.read_bytes()
+    assert b"Outgoing(url=" in log.read_bytes()
+    assert shown(said + log.read_bytes()) == []
