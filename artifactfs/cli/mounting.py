@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from artifactfs import config, errors
+from artifactfs import config, errors, private
 from artifactfs.cli import background, client, render
 from artifactfs.cli.options import MountOptions
 from artifactfs.daemon import mounts
@@ -146,8 +146,9 @@ def start_in_background(options: MountOptions, log: Path) -> int:
 def _writable(log: Path) -> Path:
     """Return where a log can be written: beside the socket if the disk of the state directory takes nothing."""
     try:
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+        private.directory(log.parent.parent)
+        private.directory(log.parent)
+        private.file(log)
     except OSError as error:
         other = config.runtime_dir() / log.name
         render.complain(f"{log} cannot be written ({error.strerror}); the log is {other}")

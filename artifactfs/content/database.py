@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifactfs import private
 from artifactfs.database import NewerError, connect, migrate
 
 # A power cut may lose the last facts, never corrupts; they are learnt again.
@@ -26,7 +27,7 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     Raises:
         sqlite3.OperationalError: it is locked, or there is no disk: nothing says that it is damaged.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.directory(path.parent, close=False)
     try:
         return connect(path, migrations, _SYNC)
     except NewerError:

@@ -8,12 +8,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from artifactfs import config, observe
+from artifactfs import config, observe, private
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
 from artifactfs.content.reader import ContentReader
@@ -21,6 +22,7 @@ from artifactfs.daemon.status import Status
 from artifactfs.journal.staging import Staging
 from artifactfs.model.content import ContentRef
 from artifactfs.providers import registry
+from artifactfs.providers.credentials import Credentials
 from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.recovery import recover
@@ -50,6 +52,9 @@ class Journals:
 
         By the source, not by the mount: what is not saved yet belongs to whoever mounts its source next.
         """
+        # Who may write where journals stand could put one there for us to publish.
+        for place in (state, state / "journal"):
+            private.directory(place)
         base = state / "journal" / hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
         if source.provider.publisher is None and not base.exists():
             return cls(Staging.fresh(base, max_bytes), ())
@@ -77,6 +82,7 @@ class Mounted:
     observer: observe.Observer
     status: Status
     journals: Mapping[str, Journals]
+    credentials: Mapping[str, Credentials]
 
     @property
     def homes(self) -> list[Staging]:
@@ -93,12 +99,16 @@ async def composed(
         observer = observe.Observer()
         root = config.cache_dir(settings)
         with contextlib.suppress(OSError):  # without a disk there is no cache, and everything else
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.directory(root, close=settings.cache.dir is None)
         facts = Facts(root / "facts.db")
         stack.callback(facts.close)
         store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
         stack.callback(store.close)
-        known = {source.name: _connected(source, settings, facts, observer, stack) for source in sources}
+        credentials = {source.name: registry.credentials_of(source) for source in sources}
+        known = {
+            source.name: _connected(source, settings, facts, observer, credentials[source.name], stack)
+            for source in sources
+        }
         # Requests run here: a waiter's end does not end them, the mount's end does.
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
@@ -119,16 +129,24 @@ async def composed(
         )  # fmt: skip
         status.fs = fs
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
-        yield Mounted(fs, observer, status, journals)
+        for name, held in credentials.items():
+            held.renewed = partial(_try_denied_again, fs, name)
+        yield Mounted(fs, observer, status, journals, credentials)
 
 
 def _connected(
-    source: config.Source, settings: config.Config, facts: Facts, observer: observe.Observer, stack: AsyncExitStack
+    source: config.Source,
+    settings: config.Config,
+    facts: Facts,
+    observer: observe.Observer,
+    credentials: Credentials,
+    stack: AsyncExitStack,
 ) -> Source:
     """Return a source with its provider, which is closed with the stack."""
     memory = facts.memory(source.fingerprint)
     deadline_s = settings.mount.timeout * REQUEST_SHARE
-    provider = registry.create(source, memory, observer, deadline_s, settings.limits.bounds().answers)
+    limits = settings.limits.bounds().answers
+    provider = registry.create(source, memory, observer, deadline_s, limits, credentials)
     stack.push_async_callback(provider.aclose)
     seen = facts.first_seen([source.fingerprint])[source.fingerprint]
     if settings.mount.read_only:
@@ -151,6 +169,11 @@ def _journals(
                 observer.noticed(name, "/", f"for reading only: no save can be kept in {state}: {error.strerror}")
                 source.provider.publisher = None
     return found
+def _try_denied_again(fs: FileSystem, source: str) -> None:
+    """Publish now what the source has refused to whoever asked with the token of before."""
+    writeback = fs.writer.writeback
+    if denied := [job for job in writeback.overlay.jobs() if job.source == source and job.denied]:
+        writeback.hurry("", *denied)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ class Verbs:
         return {
             "status": self._status, "why": self._why, "log": self._log, "interrupt": self._interrupt,
             "figures": self._figures,
+            "renew": self._renew,
             **SavingVerbs(self.mounted).table(),
         }  # fmt: skip
 
@@ -39,6 +40,13 @@ class Verbs:
         most = request.get("types")
         found: dict[str, object] = dict(figures.figures(self.mounted, self.operations))
         return {**found, "types": figures.types(most)} if isinstance(most, int) else found
+    async def _renew(self, request: Request) -> object:
+        """Look for a newer token of a source; what was refused for the old one is tried again."""
+        held = self.mounted.credentials.get(str(request.get("source", "")))
+        if held is None:
+            return {"mounted": False}
+        is_new = await held.look(forget=bool(request.get("forget")))
+        return {"mounted": True, "renewed": is_new, "where": held.where}
 
     async def _status(self, _request: Request) -> object:
         return self.mounted.status.snapshot()

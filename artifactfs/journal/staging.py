@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifactfs import private
 from artifactfs.database import NewerError
 from artifactfs.journal.drafts import SPARSE, Room, Staged, copy_content
 from artifactfs.journal.records import Journal, Record, sync_directory
@@ -47,7 +48,7 @@ class Staging:
             NewerError: a newer artifactfs wrote its records.
         """
         self.root = root
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(root)
         self._lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -295,7 +296,7 @@ def _is_open_at(fd: int, path: Path) -> bool:
 @contextlib.contextmanager
 def _only_one(base: Path) -> Iterator[None]:
     """Keep other mounts from making or taking directories of drafts while the block runs."""
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.directory(base)
     fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

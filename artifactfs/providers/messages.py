@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -34,7 +34,7 @@ class Ask:
     """One request with all its tries.
 
     ``end`` is when its caller stops waiting, by trio's clock; ``wait_s`` how long the last answer asked to wait;
-    ``anonymous`` ones get no token, not even at home.
+    ``anonymous`` ones get no token, not even at home; ``used`` are the credentials that the last try carried.
     """
 
     target: str
@@ -48,6 +48,7 @@ class Ask:
     method: str = "GET"
     body: Body | None = None
     anonymous: bool = False
+    used: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ decided by ``targets.Gate``, what carries a request by ``connections.py`` or, wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -20,6 +20,7 @@ from artifactfs.model.limits import ANSWERS
 from artifactfs.observe import Observer
 from artifactfs.providers import messages, targets, wire
 from artifactfs.providers.connections import Pool
+from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.messages import Ask, Pairs, bare, is_signed
 from artifactfs.providers.reach import Reach
 
@@ -51,12 +52,12 @@ class Requester:
         self,
         source: str,
         gate: targets.Gate,
-        own_headers: Mapping[str, str],
+        credentials: Credentials,
         deadline_s: float,
         observer: Observer,
         max_redirects: int = ANSWERS.max_redirects,
     ) -> None:
-        """Send ``own_headers`` through ``gate`` to its home, and to nowhere else."""
+        """Send ``credentials`` through ``gate`` to its home, and to nowhere else."""
         self.source = source
         self.gate = gate
         self.reach = Reach()
@@ -64,7 +65,7 @@ class Requester:
         self._max_redirects = max_redirects
         self._counters = observer.counters(source)
         self._own_headers = {"User-Agent": f"artifactfs/{artifactfs.__version__}"}
-        self._secrets = dict(own_headers)
+        self.credentials = credentials
         self.sender = _sender()
 
     # -- one request -----------------------------------------------------------------------------------------
@@ -110,8 +111,10 @@ class Requester:
 
     def _headers(self, ask: Ask, target: str) -> dict[str, str]:
         headers = {**self._own_headers, "Accept-Encoding": "identity", **ask.headers}
+        ask.used = None
         if not (ask.authored or ask.anonymous) and self.gate.is_home(target) and not is_signed(target):
-            headers.update(self._secrets)
+            ask.used = self.credentials.headers
+            headers.update(ask.used)
         return headers
 
     # -- the body --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
@@ -64,7 +64,7 @@ class Outgoing:
 
     Attributes:
         url: absolute.
-        headers: to send; Host is added.
+        headers: to send; Host is added. Not shown: the token is among them.
         allowed: classes of IP address that a connection may lead to; None for any.
         slot_s: how long to wait for leave to use a connection, in seconds.
         connect_s: how long making one may take, TLS included.
@@ -74,7 +74,7 @@ class Outgoing:
     """
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     allowed: frozenset[str] | None
     slot_s: float
     connect_s: float

@@ -79,6 +79,7 @@ class Job:
         tries: how often the service was asked for it.
         error: why the last try failed, in a sentence.
         failure: the same as an error, for who flushes next; told once.
+        denied: the service did not take the token.
         facts: what the publisher noted.
         since_ns: when it was acknowledged first; 0 before.
         due_at: when to publish it, on trio's clock.
@@ -96,6 +97,7 @@ class Job:
     tries: int = 0
     error: str = ""
     failure: Exception | None = None
+    denied: bool = False
     facts: dict[str, str] = field(default_factory=dict)
     since_ns: int = 0
     due_at: float = math.inf

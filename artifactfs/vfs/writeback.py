@@ -214,6 +214,7 @@ class WriteBack:
 
     def _failed(self, job: Job, error: Exception) -> None:
         job.error, job.failed_at = str(error) or type(error).__name__, time.time()
+        job.denied = isinstance(error, errors.AccessDenied)
         now = trio.current_time()
         if job.state in {State.FAILED, State.CONFLICT}:
             job.state = begun(job.state)  # it failed before the service was asked
