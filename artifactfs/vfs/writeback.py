@@ -81,6 +81,8 @@ class WriteBack:
     _woken: trio.Event = field(default_factory=trio.Event)
     _changed: trio.Event = field(default_factory=trio.Event)
     _busy: Counter[str] = field(default_factory=Counter)
+    _ends_since: float | None = None
+    """Since when the mount is to end (epoch): from then on each change is tried once, or not at all."""
 
     def __post_init__(self) -> None:
         """Wire who publishes what."""
@@ -155,12 +157,16 @@ class WriteBack:
                 continue  # the program that ends its transaction closes it, too
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
-            if job.under_way is None and is_due and begun[job.source] < lanes:
+            if job.under_way is None and is_due and begun[job.source] < lanes and not self._is_left(job):
                 if now < self.outages.until.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1
                 found.append(job)
         return found
+
+    def _is_left(self, job: Job) -> bool:
+        """Tell whether a change is the next mount's: this one ends, and has tried it."""
+        return self._ends_since is not None and (self.leave or self.outages.has_failed(job, self._ends_since))
 
     def _next_look(self) -> float:
         now = trio.current_time()
@@ -290,7 +296,12 @@ class WriteBack:
             job
             for job in self.overlay.jobs()
             if self.is_wanted(job, below)
-            and (job.is_under_way or (job.due_at < math.inf and not self.outages.has_failed(job, since)))
+            and (
+                # A try that is not the first since then is waited for by nobody: it failed, and that is the answer.
+                job.failed_at < since
+                if job.is_under_way
+                else job.due_at < math.inf and not self.outages.has_failed(job, since)
+            )
         ]
 
     async def changed(self, within_s: float) -> None:
@@ -309,7 +320,7 @@ class WriteBack:
 
     async def finish(self) -> None:
         """Publish what waits, each change once, unless it is to be left to the next mount: this one ends."""
-        since = time.time()
+        since = self._ends_since = time.time()
         if not self.leave:
             self.hurry()
         while any(job.is_under_way for job in self.overlay.jobs()) or (not self.leave and self.unsettled("", since)):
