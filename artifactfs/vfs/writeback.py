@@ -81,8 +81,6 @@ class WriteBack:
     _woken: trio.Event = field(default_factory=trio.Event)
     _changed: trio.Event = field(default_factory=trio.Event)
     _busy: Counter[str] = field(default_factory=Counter)
-    _ends_since: float | None = None
-    """Since when the mount is to end (epoch): from then on each change is tried once, or not at all."""
 
     def __post_init__(self) -> None:
         """Wire who publishes what."""
@@ -157,16 +155,12 @@ class WriteBack:
                 continue  # the program that ends its transaction closes it, too
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
-            if job.under_way is None and is_due and begun[job.source] < lanes and not self._is_left(job):
+            if job.under_way is None and is_due and begun[job.source] < lanes and not self.outages.is_left(job):
                 if now < self.outages.until.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1
                 found.append(job)
         return found
-
-    def _is_left(self, job: Job) -> bool:
-        """Tell whether a change is the next mount's: this one ends, and has tried it."""
-        return self._ends_since is not None and (self.leave or self.outages.has_failed(job, self._ends_since))
 
     def _next_look(self) -> float:
         now = trio.current_time()
@@ -293,15 +287,7 @@ class WriteBack:
     def unsettled(self, below: str, since: float) -> list[Job]:
         """Return what is below a path, is still to be published, and was not tried in vain since a time (epoch)."""
         return [
-            job
-            for job in self.overlay.jobs()
-            if self.is_wanted(job, below)
-            and (
-                # A try that is not the first since then is waited for by nobody: it failed, and that is the answer.
-                job.failed_at < since
-                if job.is_under_way
-                else job.due_at < math.inf and not self.outages.has_failed(job, since)
-            )
+            job for job in self.overlay.jobs() if self.is_wanted(job, below) and self.outages.is_awaited(job, since)
         ]
 
     async def changed(self, within_s: float) -> None:
@@ -320,7 +306,8 @@ class WriteBack:
 
     async def finish(self) -> None:
         """Publish what waits, each change once, unless it is to be left to the next mount: this one ends."""
-        since = self._ends_since = time.time()
+        since = time.time()
+        self.outages.ends_since = -math.inf if self.leave else since
         if not self.leave:
             self.hurry()
         while any(job.is_under_way for job in self.overlay.jobs()) or (not self.leave and self.unsettled("", since)):
