@@ -38,7 +38,7 @@ def _servers_may_complain(expected_logs: LogGuard) -> None:
 @pytest.fixture(scope="module")
 def row_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Row]:
     """Carry out each row once, when the first of its cells is asked for."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, Row | Exception] = {}
     base = tmp_path_factory.mktemp("faults")
 
     def carried_out(fault: str) -> Row:
@@ -46,8 +46,14 @@ def row_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Row]:
             place = base / str(len(rows))
             place.mkdir()
             cells = [key[1:] for key in CELLS if key[0] == fault]
-            rows[fault] = carry_out(BY_NAME[fault], cells, place)
-        return rows[fault]
+            try:
+                rows[fault] = carry_out(BY_NAME[fault], cells, place)
+            except Exception as error:  # noqa: BLE001 - raised for each of its cells
+                rows[fault] = error
+        row = rows[fault]
+        if isinstance(row, Exception):
+            raise row
+        return row
 
     return carried_out
 
