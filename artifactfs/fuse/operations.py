@@ -15,6 +15,7 @@ import trio
 from artifactfs import errors, observe
 from artifactfs.fuse.boundary import LATER, Call, at_once, handler, interrupt
 from artifactfs.fuse.convert import Owner, absent, attributes, bytes_of, name_of
+from artifactfs.fuse.rereads import Rereads
 from artifactfs.model.entry import Accepts
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs import at_once as quick
@@ -65,6 +66,7 @@ class Operations(pyfuse3.Operations):
         self.observer = observer
         self.timeout_s = timeout_s
         self.running: dict[trio.CancelScope, Call | None] = {}
+        self.rereads = Rereads()
         fs.size_settled = self._settled
 
     @staticmethod
@@ -217,7 +219,16 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
-        return await self.fs.read(fh, off, size)
+        if self.rereads:
+            self.rereads.check(fh, off)
+        try:
+            return await self.fs.read(fh, off, size)
+        except errors.ArtifactFSError as error:
+            self.rereads.failed(fh, off, size, error)
+            raise
+        except trio.Cancelled:
+            self.rereads.failed(fh, off, size, errors.TimedOut("no answer in time"))
+            raise
 
     @handler
     async def create(

@@ -118,6 +118,12 @@ class Listings:
         top = self._tops.get(ref)
         return None if top is None else await self.get(*top)
 
+    def doubt(self, ref: DirRef) -> None:
+        """Believe a listing no more that has turned out to show what is not there; until it is renewed it is shown."""
+        known = self._known.peek(ref)
+        if known is not None:
+            known.fetched_at = min(known.fetched_at, trio.current_time() - known.ttl_s)
+
     def _key(self, ref: DirRef) -> tuple[str, DirRef, int]:
         # Who looks after a change must not join a flight that left before it.
         return ("list", ref, self.own.changes[ref])
