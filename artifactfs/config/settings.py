@@ -64,6 +64,9 @@ class MountConfig(Section):
     read_only: bool = False
     write_through: bool = False
     publish_delay: float = Field(default=1.0, ge=0, description="seconds without a change before a save is published")
+    poll_interval: float = Field(
+        default=30.0, ge=0, description="seconds between looks for what others have changed; 0 does without"
+    )
 
 
 class JournalConfig(Section):

@@ -23,6 +23,7 @@ from artifactfs.model.content import ContentRef
 from artifactfs.providers import registry
 from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
+from artifactfs.vfs.polling import Poller
 from artifactfs.vfs.recovery import recover
 from artifactfs.vfs.sources import Source
 from artifactfs.vfs.writeback import Policy
@@ -75,6 +76,7 @@ class Mounted:
     observer: observe.Observer
     status: Status
     journals: Mapping[str, Journals]
+    poller: Poller
 
     @property
     def homes(self) -> list[Staging]:
@@ -124,9 +126,13 @@ async def composed(
             show_ids=settings.mount.show_ids, single=at_root,
             policy=Policy(settings.mount.publish_delay, settings.mount.write_through),
         )  # fmt: skip
-        status.fs = fs
+        poller = Poller(
+            known, fs.directories.listings, settings.mount.poll_interval,
+            lambda name: observer.counters(name).last_success or 0.0,
+        )  # fmt: skip
+        status.fs, status.poller = fs, poller
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
-        yield Mounted(fs, observer, status, journals)
+        yield Mounted(fs, observer, status, journals, poller)
 
 
 def _connected(

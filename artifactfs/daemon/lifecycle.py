@@ -104,6 +104,7 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
         nursery = await stack.enter_async_context(trio.open_nursery())
         verbs = Verbs(mounted, operations)
         await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
+        nursery.start_soon(mounted.poller.run)
         tune_collector()
         yield mounted
         nursery.cancel_scope.cancel()

@@ -24,6 +24,7 @@ from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.listings import describe
 from artifactfs.vfs.overlay import is_below
 from artifactfs.vfs.places import Trail, follow
+from artifactfs.vfs.polling import Poller
 from artifactfs.vfs.queue import queue_of
 from artifactfs.vfs.sources import Source
 
@@ -40,6 +41,7 @@ class Status:
     observer: observe.Observer
     store: BlockStore
     fs: FileSystem | None = None
+    poller: Poller | None = None
     started_at: float = field(default_factory=time.time)
 
     def snapshot(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Status:
             "started_at": iso(int(self.started_at * 1e9)),
             "inodes": len(fs.inodes) if fs else 0,
             "handles": len(fs.handles) if fs else 0,
+            "invalidations": fs.announcer.told if fs else 0,
             "cache": {
                 "directory": str(self.store.root.parent),
                 "used_bytes": self.store.used_bytes(),
@@ -97,6 +100,7 @@ class Status:
             "writable": source.provider.publisher is not None,
             "server": source.provider.describe(),
             "counters": counters.as_dict(),
+            "polling": self.poller.report(source.name) if self.poller else None,
             "listings": [row for row in listings if row["source"] == source.name],
         }
 

@@ -47,6 +47,7 @@ def metrics_text(status: dict[str, Any]) -> str:
             for name in ("requests", "failures", "bytes_received")
         ]
     lines.append(f"artifactfs_inodes {status['inodes']}")
+    lines.append(f"artifactfs_invalidations_total {status['invalidations']}")
     lines.append(f"artifactfs_open_handles {status['handles']}")
     lines.append(f"artifactfs_cache_bytes {status['cache']['used_bytes']}")
     return "\n".join(lines) + "\n"

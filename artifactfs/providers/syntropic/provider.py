@@ -277,31 +277,19 @@ class Syntropic137Provider:
             Check("credentials", ok=True, detail="accepted, or none are needed"),
             Check("generation", ok=True, detail=self._generation()),
             Check("artifacts", ok=True, detail=shown),
-            await self._check_workflows(),
-            await self._check_facts("/health", "status"),
-            await self._check_facts("/metrics", "total_artifacts"),
+            await _check_workflows(self.api),
+            await _check_facts(self.api, "/health", "status"),
+            await _check_facts(self.api, "/metrics", "total_artifacts"),
         ]
-
-    async def _check_workflows(self) -> Check:
-        try:
-            rows = await self.api.workflows()
-        except errors.ArtifactFSError as error:
-            return Check("workflows", ok=False, detail=str(error))
-        return Check(
-            "workflows", ok=True, detail=f"{len(rows.rows)} listed" + ("" if rows.complete else f" ({rows.note})")
-        )
-
-    async def _check_facts(self, path: str, key: str) -> Check:
-        try:
-            facts = await self.api.facts(path)
-        except errors.ArtifactFSError as error:
-            return Check(path[1:], ok=False, detail=str(error))
-        return Check(path[1:], ok=True, detail=f"{key}: {str(facts.get(key))[:100]}")
 
     def _generation(self) -> str:
         if self.api.generation == "C":
             return "C: lists have pages"
         return "not known yet" if self.api.generation is None else f"A/B: lists end after {MAX_ROWS} artifacts"
+
+    def spare(self) -> float:
+        """Return which share of the request budget is unused."""
+        return self.http.budget.spare()
 
     def describe(self) -> dict[str, Any]:
         """Return what is known of the server."""
@@ -321,6 +309,22 @@ class Syntropic137Provider:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.http.aclose()
+
+
+async def _check_workflows(api: Api) -> Check:
+    try:
+        rows = await api.workflows()
+    except errors.ArtifactFSError as error:
+        return Check("workflows", ok=False, detail=str(error))
+    return Check("workflows", ok=True, detail=f"{len(rows.rows)} listed" + ("" if rows.complete else f" ({rows.note})"))
+
+
+async def _check_facts(api: Api, path: str, key: str) -> Check:
+    try:
+        facts = await api.facts(path)
+    except errors.ArtifactFSError as error:
+        return Check(path[1:], ok=False, detail=str(error))
+    return Check(path[1:], ok=True, detail=f"{key}: {str(facts.get(key))[:100]}")
 
 
 def _run_folders(rows: Sequence[ArtifactRow], links: Links) -> list[Folder]:
