@@ -36,7 +36,7 @@ class Ask:
     """One request with all its tries.
 
     ``end`` is when its caller stops waiting, by trio's clock; ``wait_s`` how long the last answer asked to wait;
-    ``anonymous`` ones get no token, not even at home.
+    ``anonymous`` ones get no token, not even at home; ``lasting_s`` as ``wire.Outgoing`` has it.
     """
 
     target: str
@@ -50,6 +50,7 @@ class Ask:
     method: str = "GET"
     body: Body | None = None
     anonymous: bool = False
+    lasting_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.model.entry import DirRef
+from artifactfs.providers import limits
 from artifactfs.providers.base import Announcing
 from artifactfs.vfs.known import Known
 from artifactfs.vfs.listings import Listings
@@ -45,6 +46,8 @@ MAX_PAUSE_S = 300.0
 GAP_S = 0.5
 # An event may come before what it tells of is listed (Syntropic137: its projections follow); so look again after this.
 AGAIN_S = 2.0
+# How often is looked whether somebody has looked at all: before that there is nothing to listen for.
+FIRST_S = 1.0
 # Announcing that lasted so long was well: the next pause is a short one again.
 WELL_S = 60.0
 
@@ -205,25 +208,32 @@ class Poller:
 
     async def _keep_listening(self, name: str, provider: Announcing) -> None:
         watch, lost = self.watches[name], 0
-        watch.announcing = "connecting"
+        watch.announcing = "not listening: nobody has looked yet"
+        while not self._watched(name):  # noqa: ASYNC110 - nobody tells of a first look
+            await trio.sleep(FIRST_S)
         while True:
             began = trio.current_time()
-            why = "the stream ended"
-            try:
-                async with provider.events() as events:
-                    async for refs in events:
-                        watch.announcing = "listening"
-                        self._happened(name, refs)
-            except errors.ArtifactFSError as error:
-                why = str(error)
-            except Exception as error:
-                log.exception("listening to %s failed in an unforeseen way", name)
-                why = str(error)
+            why = await self._listen(name, provider)
             lost = 1 if trio.current_time() - began > WELL_S else lost + 1
             pause_s = _pause_s(self.interval_s / 2, lost)
             watch.announcing = f"not listening: {why}"
             log.info("%s: not listening (%s); next try in %.1f s", name, why, pause_s)
             await trio.sleep(pause_s)
+
+    async def _listen(self, name: str, provider: Announcing) -> str:
+        """Listen until the stream is lost; return why it was, in words."""
+        try:
+            with limits.background():
+                async with provider.events() as events:
+                    async for refs in events:
+                        self.watches[name].announcing = "listening"
+                        self._happened(name, refs)
+        except errors.ArtifactFSError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("listening to %s failed in an unforeseen way", name)
+            return str(error)
+        return "the stream ended"
 
     def _happened(self, name: str, refs: frozenset[DirRef] | None) -> None:
         """Have listings looked at in which something has happened; None: in any of them, perhaps."""

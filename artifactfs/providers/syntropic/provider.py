@@ -12,6 +12,7 @@ incomplete. What a call costs, in requests:
     find             1, or 2 for the output of a run whose session is not remembered.
     resolve, open    1; ``open`` up to 3 while the service says 202.
     check            4.
+    events           2, and 1 for each run that is under way; held until they end, of 8 runs at most.
     the others       0.
 
 The very first request finds out the prefix: behind the gateway at no cost, on the bare API it is sent twice.
@@ -47,6 +48,7 @@ from artifactfs.model.entry import (
 )
 from artifactfs.providers.base import Check, ContentStream
 from artifactfs.providers.syntropic.api import MAX_ROWS, Api, all_of
+from artifactfs.providers.syntropic.events import listening
 from artifactfs.providers.syntropic.join import NONE, Linker
 from artifactfs.providers.syntropic.learnt import Learnt
 from artifactfs.providers.syntropic.publisher import Syntropic137Publisher
@@ -54,6 +56,7 @@ from artifactfs.providers.syntropic.titles import place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from artifactfs.model.content import ByteRange, ContentRef
     from artifactfs.providers.base import Memory, Publisher
@@ -257,6 +260,10 @@ class Syntropic137Provider:
         data = await self.api.content(ref.locator[0])
         async with aclosing(_slices(data)) as chunks:
             yield ContentStream(0, len(data), ranged=False, chunks=chunks)
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[frozenset[DirRef] | None]]:
+        """Listen to what runs begin, make and end."""
+        return listening(self.api)
 
     # -- the server ------------------------------------------------------------------------------------------
 
