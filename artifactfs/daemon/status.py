@@ -171,7 +171,7 @@ class Status:
         now = trio.current_time()
         told = describe(known, now)
         answer: dict[str, Any] = {"listing_age_s": told["age_s"]}
-        answer.update({f"listing_{name}": told[name] for name in ("stale", "revalidating")})
+        answer.update({f"listing_{name}": told[name] for name in ("stale", "revalidating", "complete", "note")})
         if known.failure is not None:
             answer.update(stale_because=str(known.failure), next_retry_s=round(max(0.0, known.retry_at - now), 1))
         return answer
