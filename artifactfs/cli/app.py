@@ -19,9 +19,11 @@ from artifactfs import errors
 from artifactfs.cli import render, saving_commands
 from artifactfs.cli.arguments import (
     FAILED,
+    AllowOther,
     ConfigFile,
     Json,
     MountPoint,
+    PollInterval,
     PublishDelay,
     ReadOnly,
     WriteThrough,
@@ -97,12 +99,11 @@ def mount(  # noqa: PLR0913, PLR0917 - typer reads the options from the argument
     xattrs: Annotated[
         bool | None, typer.Option("--xattrs/--no-xattrs", help="Facts as user.artifactfs.* (ls -l gets slower).")
     ] = None,
-    allow_other: Annotated[
-        bool | None, typer.Option("--allow-other/--no-allow-other", help="Let other users read.")
-    ] = None,
+    allow_other: AllowOther = None,
     read_only: ReadOnly = None,
     write_through: WriteThrough = None,
     publish_delay: PublishDelay = None,
+    poll_interval: PollInterval = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")] = None,
     config: ConfigFile = None,
 ) -> None:
@@ -117,9 +118,9 @@ def mount(  # noqa: PLR0913, PLR0917 - typer reads the options from the argument
         raise typer.BadParameter(f"should be one of {', '.join(LEVELS)}", param_hint="--log-level")
     options = MountOptions(
         mountpoint=client.absolute(mountpoint or mounting.default_mountpoint()),
-        names=source or [], demo=demo, everything=everything, show_ids=show_ids, xattrs=xattrs,
-        allow_other=allow_other, log_level=level, config_file=config, read_only=read_only,
-        write_through=write_through, publish_delay=publish_delay,
+        names=source or [], demo=demo, everything=everything, show_ids=show_ids, xattrs=xattrs, log_level=level,
+        allow_other=allow_other, config_file=config, read_only=read_only, write_through=write_through,
+        publish_delay=publish_delay, poll_interval=poll_interval,
     )  # fmt: skip
     if foreground:
         from artifactfs.cli import foreground as process

@@ -29,6 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Use this configuration file.", metavar="FILE")]
 
 
+AllowOther = Annotated[bool | None, typer.Option("--allow-other/--no-allow-other", help="Let other users read.")]
 ReadOnly = Annotated[bool | None, typer.Option("--read-only/--writable", help="Take no writes.")]
 WriteThrough = Annotated[
     bool | None,
@@ -36,6 +37,10 @@ WriteThrough = Annotated[
 ]
 PublishDelay = Annotated[
     float | None, typer.Option(help="Publish a save after so long without a change.", metavar="SECONDS", min=0)
+]
+PollInterval = Annotated[
+    float | None,
+    typer.Option(help="Look for what others have changed so often; 0 does without.", metavar="SECONDS", min=0),
 ]
 
 

@@ -26,6 +26,7 @@ class MountOptions:
     read_only: bool | None = None
     write_through: bool | None = None
     publish_delay: float | None = None
+    poll_interval: float | None = None
     log_level: str | None = None
     config_file: Path | None = None
 
@@ -39,6 +40,7 @@ class MountOptions:
         said = {
             "show_ids": self.show_ids, "xattrs": self.xattrs, "allow_other": self.allow_other,
             "read_only": self.read_only, "write_through": self.write_through, "publish_delay": self.publish_delay,
+            "poll_interval": self.poll_interval,
         }  # fmt: skip
         section = loaded.mount.model_copy(update={key: value for key, value in said.items() if value is not None})
         level = self.log_level or loaded.log_level

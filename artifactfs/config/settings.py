@@ -97,6 +97,9 @@ class MountConfig(Section):
         default=300.0, ge=0, description="seconds after which a process that answers nothing ends itself; 0 is never"
     )
     publish_delay: float = Field(default=1.0, ge=0, description="seconds without a change before a save is published")
+    poll_interval: float = Field(
+        default=30.0, ge=0, description="seconds between looks for what others have changed; 0 does without"
+    )
 
 
 class JournalConfig(Section):

@@ -26,6 +26,7 @@ from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.resolving import Resolver
 from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
+from artifactfs.vfs.polling import Poller
 from artifactfs.vfs.recovery import recover
 from artifactfs.vfs.sources import Source
 from artifactfs.vfs.writeback import Policy
@@ -84,6 +85,7 @@ class Mounted:
     status: Status
     journals: Mapping[str, Journals]
     credentials: Mapping[str, Credentials]
+    poller: Poller
 
     @property
     def homes(self) -> list[Staging]:
@@ -129,11 +131,15 @@ async def composed(
             show_ids=settings.mount.show_ids, single=at_root,
             policy=Policy(settings.mount.publish_delay, settings.mount.write_through),
         )  # fmt: skip
-        status.fs = fs
+        poller = Poller(
+            known, fs.directories.listings, settings.mount.poll_interval,
+            lambda name: observer.counters(name).last_success or 0.0,
+        )  # fmt: skip
+        status.fs, status.poller = fs, poller
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
         for name, held in credentials.items():
             held.renewed = partial(_try_denied_again, fs, name)
-        yield Mounted(fs, observer, status, journals, credentials)
+        yield Mounted(fs, observer, status, journals, credentials, poller)
 
 
 def _connected(

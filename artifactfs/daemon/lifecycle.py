@@ -114,6 +114,7 @@ async def running(plan: Plan, watchdog: Watchdog | None = None) -> AsyncIterator
             mounted.status.loop = watchdog.report
             nursery.start_soon(watchdog.beat)
         await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
+        nursery.start_soon(mounted.poller.run)
         tune_collector()
         yield mounted
         nursery.cancel_scope.cancel()

@@ -24,6 +24,7 @@ from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.listings import describe
 from artifactfs.vfs.overlay import is_below
 from artifactfs.vfs.places import Trail, follow
+from artifactfs.vfs.polling import Poller
 from artifactfs.vfs.queue import queue_of
 from artifactfs.vfs.sources import Source
 
@@ -40,6 +41,7 @@ class Status:
     observer: observe.Observer
     store: BlockStore
     fs: FileSystem | None = None
+    poller: Poller | None = None
     started_at: float = field(default_factory=time.time)
     loop: Callable[[], dict[str, Any]] = dict
 
@@ -55,6 +57,7 @@ class Status:
             "inodes": len(fs.inodes) if fs else 0,
             "handles": len(fs.handles) if fs else 0,
             "loop": self.loop(),
+            "invalidations": fs.announcer.told if fs else 0,
             "cache": {
                 "directory": str(self.store.root.parent),
                 "used_bytes": self.store.used_bytes(),
@@ -99,6 +102,7 @@ class Status:
             "writable": source.provider.publisher is not None,
             "server": source.provider.describe(),
             "counters": counters.as_dict(),
+            "polling": self.poller.report(source.name) if self.poller else None,
             "listings": [row for row in listings if row["source"] == source.name],
         }
 
@@ -169,7 +173,7 @@ class Status:
         now = trio.current_time()
         told = describe(known, now)
         answer: dict[str, Any] = {"listing_age_s": told["age_s"]}
-        answer.update({f"listing_{name}": told[name] for name in ("stale", "revalidating")})
+        answer.update({f"listing_{name}": told[name] for name in ("stale", "revalidating", "complete", "note")})
         if known.failure is not None:
             answer.update(stale_because=str(known.failure), next_retry_s=round(max(0.0, known.retry_at - now), 1))
         return answer

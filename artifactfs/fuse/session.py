@@ -50,7 +50,8 @@ async def session(operations: Operations, mountpoint: Path, extra_options: Colle
     """
     options = set(pyfuse3.default_options)
     options |= {f"fsname={FSNAME}", f"subtype={FSNAME}", "nosuid", "nodev", "noatime", *extra_options}
-    operations.fs.directories.listings.changed = notify.entry_changed
+    announcer = operations.fs.announcer
+    announcer.changed = notify.entry_changed
     operations.fs.directories.trees.spoiled = notify.pages_spoiled
     try:
         pyfuse3.init(operations, str(mountpoint), options)
@@ -73,6 +74,7 @@ async def session(operations: Operations, mountpoint: Path, extra_options: Colle
             nursery.cancel_scope.cancel()
         clean = True
     finally:
+        announcer.changed = lambda _parent, _name: None  # requests that are under way still end
         pyfuse3.close(unmount=True)
         log.debug("the session is closed%s", "" if clean else " after an error")
 

@@ -14,15 +14,27 @@ import pyfuse3
 
 from artifactfs.fuse.boundary import handler
 from artifactfs.fuse.operations import Operations, WritableOperations
-from artifactfs.tree.nodes import Node
+from artifactfs.tree.inodes import ROOT
+from artifactfs.tree.nodes import Listed, Node
 from artifactfs.vfs import facts_of
+from artifactfs.vfs.known import Known
 
 
 class _Xattrs(Operations):
     def _facts(self, inode: int) -> dict[str, str]:
         node: Node = self.fs.node(inode)
         source = self.fs.sources.get(node.source)
-        return facts_of.xattrs(node, source.provider.service if source else "", self.fs.content)
+        facts = facts_of.xattrs(node, source.provider.service if source else "", self.fs.content)
+        return facts | facts_of.freshness(self._listing(node))
+
+    def _listing(self, node: Node) -> Known | None:
+        """Return what is known of the listing that a node shows, or that it is shown in."""
+        at: Node | None = node
+        while at is not None:
+            if isinstance(at.directory, Listed):
+                return self.fs.directories.listings.peek(at.directory.ref)
+            at = self.fs.inodes.get(at.parent) if at.ino != ROOT else None
+        return None
 
     @handler
     async def getxattr(self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from artifactfs.model.content import ByteRange, Content, ContentRef, Pointer
 from artifactfs.model.entry import (
@@ -153,11 +153,30 @@ class Provider(Protocol):
     async def check(self) -> Sequence[Check]:
         """Try address, credentials and API generation; never raises for what it finds."""
 
+    def spare(self) -> float:
+        """Return which share of the request budget is unused at this moment, 0 to 1; 1 if there is none. No I/O."""
+
     def describe(self) -> dict[str, Any]:
         """Return what is known of the server (dialect, prefix, budget left), as JSON has it. No I/O, no secrets."""
 
     async def aclose(self) -> None:
         """Close connections; once more does nothing."""
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A ``Provider`` whose service tells by itself that something has changed; most do not."""
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[frozenset[DirRef] | None]]:
+        """Listen until the block is left: each item names listings in which something has changed.
+
+        None, which comes first and perhaps again, says that anything may have changed meanwhile. What is told may come
+        before it is listed; not all that changes is told. The iterator ends when the stream is lost; listening again is
+        up to the caller.
+
+        Raises:
+            ArtifactFSError: there is no such stream, or it broke.
+        """
 
 
 @dataclass(frozen=True, slots=True)

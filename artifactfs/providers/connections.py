@@ -141,6 +141,7 @@ class Answer:
         self.status: int = head.status_code
         self.headers = headers_of(head.headers)
         self.read_s = 0.0
+        self.is_lasting = False
         self._pool = pool
         self._connection: Connection | None = connection
         self._parser = parser
@@ -204,7 +205,9 @@ class Answer:
 
     async def _end(self, *, clean: bool) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and self.is_lasting:
+            await connection.close()
+        elif connection is not None:
             await self._pool.release(connection, reusable=clean and self._reusable)
 
     async def aclose(self) -> None:
@@ -244,6 +247,13 @@ class Pool:
         there = place(request.url)
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         head = words(parser, there, request)
+        if request.lasting_s is not None:
+            # Of its own, and never used again: it would keep a slot from others for as long as the mount lives.
+            answer = await self._ask(
+                await self._connect((there.origin, request.allowed), request), head, parser, request
+            )
+            answer.is_lasting, answer.read_s = True, request.lasting_s
+            return answer
         with trio.move_on_after(request.slot_s) as waiting:
             await self.slots.take(limits.lane.get())
         if waiting.cancelled_caught:

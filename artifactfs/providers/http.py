@@ -188,6 +188,24 @@ class HttpClient:
         # Not when it begins: one that breaks in its middle is no success.
         self._note_success(answer)
 
+    @contextlib.asynccontextmanager
+    async def listen(self, path: str, *, silent_s: float) -> AsyncIterator[StreamReply]:
+        """GET a stream of events below the base URL, which goes on until the block is left.
+
+        Asked for once: who listens has pauses of its own, and what breaks is no failure of the source. ``silent_s`` is
+        how long nothing may come before the stream counts as lost, in seconds. Any answer that is not a retried failure
+        is returned, whatever its status.
+
+        Raises:
+            Unavailable, Unreachable, TimedOut, QuotaExceeded, ProviderMisbehaved: there is no stream, or it broke.
+        """
+        ask = self._ask(path, None, None, {"Accept": "text/event-stream"})
+        ask.lasting_s, ask.follow = silent_s, False
+        await self._admit(ask)
+        answer = await self._answered(ask)
+        async with self._wire.reading(answer) as chunks:
+            yield StreamReply(answer.response.status, answer.response.headers, answer.url, chunks)
+
     def _ask(self, url: str, params: Params, route: str | None, headers: Mapping[str, str] | None) -> Ask:
         target = url if url.startswith(("http://", "https://")) else self.base_url + url
         if target is not url and messages.has_dot_segment(url):

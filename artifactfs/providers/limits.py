@@ -106,6 +106,10 @@ class Budget:
             self._refill()
         return max(0.0, self._tokens)
 
+    def spare(self) -> float:
+        """Return which share of what may be sent at once could be sent at this moment, 0 to 1."""
+        return 1.0 if math.isinf(self.rate_per_s) else self.left() / self.burst
+
     def _refill(self) -> None:
         now = trio.current_time()
         if self._stamp > -math.inf:

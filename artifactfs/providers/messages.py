@@ -34,7 +34,8 @@ class Ask:
     """One request with all its tries.
 
     ``end`` is when its caller stops waiting, by trio's clock; ``wait_s`` how long the last answer asked to wait;
-    ``anonymous`` ones get no token, not even at home; ``used`` are the credentials that the last try carried.
+    ``anonymous`` ones get no token, not even at home; ``used`` are the credentials that the last try carried;
+    ``lasting_s`` as ``wire.Outgoing`` has it.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Ask:
     body: Body | None = None
     anonymous: bool = False
     used: Mapping[str, str] | None = field(default=None, repr=False)
+    lasting_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,9 @@ class Requester:
         with _words(self.source):
             url = messages.with_params(target, params)
         headers = self._headers(ask, target)
-        request = wire.Outgoing(url, headers, allowed, left_s / 2, connect_s, read_s, ask.method, ask.body)
+        request = wire.Outgoing(
+            url, headers, allowed, left_s / 2, connect_s, read_s, ask.method, ask.body, ask.lasting_s
+        )
         try:
             # Waiting for a slot, connecting and TLS have each had their time before this cuts in.
             with _words(self.source), trio.move_on_after(max(left_s, left_s / 2 + 2 * connect_s)):

@@ -67,6 +67,8 @@ class Proxied:
     def __init__(self, limit: int) -> None:
         """Send at most ``limit`` at once."""
         self._slots = Slots(limit)
+        # Streams that last take nothing from the others, and are few.
+        self._lasting = Slots(limit)
         self._client = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,
@@ -81,9 +83,11 @@ class Proxied:
 
     async def send(self, request: Outgoing) -> Answer:
         """Send a request; see ``Sender``. Through a proxy every connection is to the proxy, so none is vetted."""
-        timeout = httpx.Timeout(request.read_s, connect=request.connect_s, pool=request.slot_s)
+        read_s = request.read_s if request.lasting_s is None else request.lasting_s
+        timeout = httpx.Timeout(read_s, connect=request.connect_s, pool=request.slot_s)
+        slots = self._slots if request.lasting_s is None else self._lasting
         with trio.move_on_after(request.slot_s) as waiting:
-            await self._slots.take(limits.lane.get())
+            await slots.take(limits.lane.get())
         if waiting.cancelled_caught:
             message = "no connection became free"
             raise TooSlowError(message)
@@ -94,9 +98,9 @@ class Proxied:
                     request.method, request.url, headers=_headers(request), timeout=timeout
                 )  # fmt: skip
                 built.stream = sent or built.stream
-                return Answer(await self._client.send(built, stream=True), self._slots)
+                return Answer(await self._client.send(built, stream=True), slots)
         except BaseException:
-            self._slots.give()
+            slots.give()
             raise
         finally:
             if sent:

@@ -71,6 +71,8 @@ class Outgoing:
         read_s: how long nothing may come, and how long a piece of a body may take to go.
         method: anything but GET is sent once at most, whatever happens on the way.
         body: to send; its length is added to the headers.
+        lasting_s: of a stream that goes on for as long as somebody listens: how long nothing may come, in seconds. It
+            takes none of the connections that others wait for. None for an ordinary request.
     """
 
     url: str
@@ -81,6 +83,7 @@ class Outgoing:
     read_s: float
     method: str = "GET"
     body: Body | None = None
+    lasting_s: float | None = None
 
 
 class Incoming(Protocol):

@@ -20,6 +20,7 @@ This directory is not listed in its parent, so that recursive commands stay out 
 
 status.json   what `artifactfs status --json` prints
 metrics       counters, one `name{labels} value` a line
+listings      how old each directory is that was looked at, and whether it is all there is
 errors        the latest failures, newest last
 progress      archives that are being downloaded: how far, how many files, for how long
 pending       saves that have not reached their service yet
@@ -53,9 +54,21 @@ def metrics_text(status: dict[str, Any]) -> str:
             for name in ("requests", "failures", "bytes_received")
         ]
     lines.append(f"artifactfs_inodes {status['inodes']}")
+    lines.append(f"artifactfs_invalidations_total {status['invalidations']}")
     lines.append(f"artifactfs_open_handles {status['handles']}")
     lines.append(f"artifactfs_cache_bytes {status['cache']['used_bytes']}")
     return "\n".join(lines) + "\n"
+
+
+def listings_text(status: dict[str, Any]) -> str:
+    """Return what is known of directories, one a line: source, directory, age, whether it is complete, what failed."""
+    lines = []
+    for row in (row for source in status["sources"] for row in source["listings"]):
+        age = "to be asked for again" if row["age_s"] is None else f"{row['age_s']:.0f} s old"
+        whole = "complete" if row["complete"] else f"incomplete: {row['note'] or 'there may be more'}"
+        why = f"; stale because {row['stale_because']}" if row["stale_because"] else ""
+        lines.append(f"{row['source']} {row['directory']}: {age}, {whole}{why}")
+    return "".join(line.replace("\n", " ") + "\n" for line in lines)
 
 
 def progress_text(status: dict[str, Any]) -> str:
@@ -86,6 +99,7 @@ class ControlFiles:
             "README": lambda: README,
             "status.json": lambda: json.dumps(self._status(), indent=2) + "\n",
             "metrics": lambda: metrics_text(self._status()),
+            "listings": lambda: listings_text(self._status()),
             "errors": lambda: errors_text(self._status()),
             "progress": lambda: progress_text(self._status()),
             "pending": lambda: pending_text(self._status()),

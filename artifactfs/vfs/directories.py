@@ -12,7 +12,7 @@ from typing import assert_never
 
 from artifactfs import errors
 from artifactfs.content.reader import ContentReader
-from artifactfs.model.entry import Artifact, Role
+from artifactfs.model.entry import Artifact, ArtifactKind, Role
 from artifactfs.tree import names, versions
 from artifactfs.tree.inodes import ROOT, number
 from artifactfs.tree.layout import CONTROL, Level, Place, id_link, lay_out, present_node
@@ -51,13 +51,15 @@ class Directories:
         self.control = control
         self.history = History(sources, content)
         self.trees = Trees(sources, content, self.history)
-        self.history.changed = self.trees.forget
+        self.history.changed = self._version_changed
         self.trees.changed = lambda parent, name: self.listings.changed(parent, name)  # noqa: PLW0108 - it is set later
         self.ids = Ids(sources, self.history)
         self.listings = Listings(
             sources, content, self.ids.shelve, unshelve=self.ids.unshelve, show_ids=show_ids
         )  # fmt: skip
         self.ids.wire(self.listings)
+        self.history.settled = self.listings.announcer.trees_told
+        self._is_saving = False
 
     async def children(self, node: Node) -> Level:
         """Return the current content of a directory."""
@@ -108,7 +110,10 @@ class Directories:
         if source is None or source.provider.is_here:
             return 0.0
         match node.directory:
-            # The files of a version: another version, also in the present, is another inode.
+            # A tree that is edited in place is the same inode in its next version.
+            case VersionDir(artifact=artifact, present=True) if node.writable:
+                return self.history.believed_s(node.source, artifact)
+            # The files of a version: another version is another inode.
             case VersionDir(version=version) if version is not None:
                 return math.inf
             # Ids resolve without being listed, and one that is made later is not announced.
@@ -126,7 +131,7 @@ class Directories:
         return level
 
     async def _listed(self, node: Node, place: Listed) -> Level:
-        self.listings.stands_at(place, node.ino)
+        self.listings.announcer.stands_at(place, node.ino)
         known = await self.listings.get(node, place)
         level = known.levels.get(place.prefix)
         if level is None:
@@ -158,9 +163,18 @@ class Directories:
         found.name = name
         return found
 
+    def _version_changed(self, source: str, before: Artifact | None, artifact: Artifact) -> None:
+        """Show the current version of an artifact; the kernel has seen what this mount has saved itself."""
+        self.trees.forget(source, artifact)
+        is_other = before is not None and before.current != artifact.current
+        if is_other and artifact.kind is ArtifactKind.TREE and not self._is_saving:
+            self.listings.announcer.tree_changed(source, artifact.key)
+
     def apply_artifact(self, source: str, artifact: Artifact) -> None:
         """Take over what a save made of an artifact."""
+        self._is_saving = True
         self.history.apply_artifact(source, artifact)
+        self._is_saving = False
         if self.sources[source].provider.is_here:
             self.listings.own.forget_source(source)
         else:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from artifactfs.content.reader import ContentReader
 from artifactfs.model.content import ArchiveMember, ContentRef, Exact, Hint, Pointer
 from artifactfs.tree.nodes import Node
 from artifactfs.tree.versions import iso
+from artifactfs.vfs.known import Known
 
 PREFIX = "user.artifactfs."
 
@@ -45,6 +48,19 @@ def _sha256(node: Node, content: ContentReader) -> str | None:
 def size_known(node: Node) -> str:
     """Return how sure the size is."""
     return {Exact: "exact", Hint: "hint"}.get(type(node.size), "unknown")
+
+
+def freshness(known: Known | None) -> dict[str, str]:
+    """Return as extended attributes how old the listing is that shows a node, in seconds, and whether it is whole."""
+    if known is None:
+        return {}
+    age_s = known.age_s(trio.current_time())
+    found = {PREFIX + "complete": "yes" if known.complete else "no"}
+    if age_s is not None:
+        found[PREFIX + "age"] = f"{age_s:.0f}"
+    if known.failure is not None:
+        found[PREFIX + "stale-because"] = str(known.failure)
+    return found
 
 
 def xattrs(node: Node, service: str, content: ContentReader) -> dict[str, str]:

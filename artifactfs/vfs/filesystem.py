@@ -63,7 +63,9 @@ class FileSystem:
             policy or Policy(),
         )  # fmt: skip
         self.writer.context.path_of = self.path_of
-        self.directories.listings.is_known = lambda node: node.identity in self.writer.overlay.saved
+        announcer = self.announcer = self.directories.listings.announcer
+        announcer.inodes, announcer.is_covered = self.inodes, self.writer.is_covered
+        announcer.is_known = lambda node: node.identity in self.writer.overlay.saved
         self.namespace = Namespace(self.directories, self.writer)
         self.remover = Remover(self.directories, self.writer, self.namespace)
         self.renamer = Renamer(self.directories, self.writer, self.namespace, self.remover)
@@ -135,6 +137,7 @@ class FileSystem:
         if self.inodes.get(ino) is None:
             self.pointers.forget(ino)
             self.writer.overlay.spoiled.discard(ino)
+            self.announcer.forget(ino)
 
     def kernel_ttl_s(self, node: Node) -> float:
         """Return how long the kernel may believe a name and its attributes, in seconds."""
@@ -159,7 +162,10 @@ class FileSystem:
     def absent_ttl_s(self, parent_ino: int, name: str) -> float:
         """Return how long the kernel may believe that a name stands for nothing, in seconds; 0 where it may come."""
         parent = self.inodes.get(parent_ino)
-        return 0.0 if parent is None else min(FOREVER_S, self.directories.absent_ttl_s(parent, name))
+        ttl_s = 0.0 if parent is None else min(FOREVER_S, self.directories.absent_ttl_s(parent, name))
+        if ttl_s > 0:
+            self.announcer.was_absent(parent_ino, name)
+        return ttl_s
 
     # -- attributes ------------------------------------------------------------------------------------------
 

@@ -50,7 +50,11 @@ class KnownVersions:
 
 @dataclass(slots=True)
 class History:
-    """The versions of every artifact of a mount."""
+    """The versions of every artifact of a mount.
+
+    ``changed`` is told of source, artifact as it was known, and artifact, whenever that is news; ``settled`` that it is
+    all for now.
+    """
 
     sources: Mapping[str, Source]
     content: ContentReader
@@ -59,7 +63,8 @@ class History:
     )
     _newest: dict[tuple[str, str], Artifact] = field(default_factory=dict)
     _newest_at: dict[tuple[str, str], float] = field(default_factory=dict)
-    changed: Callable[[str, Artifact], None] = lambda _source, _artifact: None
+    changed: Callable[[str, Artifact | None, Artifact], None] = lambda _source, _before, _artifact: None
+    settled: Callable[[], None] = lambda: None
 
     async def artifact_level(self, node: Node, artifact: Artifact) -> Level:
         """Return an artifact's own directory."""
@@ -168,7 +173,7 @@ class History:
         self._newest[key] = artifact
         if before is None or (before.current, before.updated_at_ns) != (artifact.current, artifact.updated_at_ns):
             self._versions.pop(key, None)
-            self.changed(source, artifact)
+            self.changed(source, before, artifact)
 
     def let_go(self, source: str, artifacts: Iterable[Artifact]) -> None:
         """Forget what was only known from a listing that there is no room for; what this mount saved stays."""
@@ -202,4 +207,10 @@ class History:
         if found is None or not found.writable:
             raise errors.NotFound(subject=artifact.path[-1])
         self.apply_artifact(source, found)
+        self.settled()
         return self.newest(source, artifact)
+
+    def believed_s(self, source: str, artifact: Artifact) -> float:
+        """Return how much longer an artifact's current version is believed to be that, in seconds."""
+        known_at = self._newest_at.get((source, artifact.key), -math.inf)
+        return max(0.0, known_at + self.sources[source].provider.listing_ttl_s - trio.current_time())

@@ -32,6 +32,7 @@ class Known:
         failure: of the last attempt to renew it.
         revalidating: it is being renewed at this moment, and served meanwhile.
         doubtful: something may have changed it that this machine did: shown only while nobody can be asked.
+        looked_at: when somebody looked at it last, by trio's clock.
     """
 
     levels: dict[Path, Level]
@@ -43,6 +44,7 @@ class Known:
     failure: errors.ArtifactFSError | None = None
     revalidating: bool = False
     doubtful: bool = False
+    looked_at: float = -math.inf
 
     def is_fresh(self, now: float) -> bool:
         """Tell whether it is still believed without asking."""

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,11 @@ from artifactfs.content.metadata import KeptListing
 from artifactfs.content.reader import ContentReader
 from artifactfs.model.entry import Artifact, DirRef, Entry
 from artifactfs.providers import limits
-from artifactfs.tree.layout import CONTROL, Level, Path, Place, directory_identity, lay_out
+from artifactfs.tree.layout import Level, Path
 from artifactfs.tree.nodes import Listed, Node
+from artifactfs.vfs.announcing import Announcer
 from artifactfs.vfs.known import MAX_ENTRIES, Known, KnownListings
+from artifactfs.vfs.laying_out import Plan
 from artifactfs.vfs.own_changes import OwnChanges, Shelve
 from artifactfs.vfs.sources import Source
 
@@ -45,12 +47,11 @@ SLOW_S = 3.0
 RENEWALS = 4
 # A page that never says it is the last would never end; 10,000 pages of 100 are a million artifacts.
 MAX_PAGES = 10_000
-# A larger listing is laid out in a thread: an entry takes about 10 us (measured).
-INLINE_ENTRIES = 300
 
 TRANSIENT = (errors.Unavailable, errors.Unreachable, errors.TimedOut, errors.QuotaExceeded)
 
-Changed = Callable[[int, str], None]
+DENIALS = (errors.NotFound, errors.AccessDenied)
+"""What a service says and means; anything else may be a gateway's page, or a mistake that is mended in a moment."""
 
 
 class Listings:
@@ -58,9 +59,8 @@ class Listings:
 
     ``distrusted`` are sources of whose kept listings one may be older than a save: the mount before was killed. They
     are shown only while their service cannot be asked.
-    ``shelve`` is told of each new listing, ``unshelve`` of each that there is no room for; ``changed`` of each name
-    that stands for something else than before, unless ``is_known`` says that the kernel has heard of it: what was saved
-    through this mount.
+    ``shelve`` is told of each new listing, ``unshelve`` of each that there is no room for, ``announcer`` of what a new
+    one shows otherwise than the one before.
     """
 
     def __init__(
@@ -79,18 +79,16 @@ class Listings:
         self.shelve = shelve
         self.show_ids = show_ids
         self.distrusted: set[str] = set()
-        self.changed: Changed = lambda _parent, _name: None
-        self.is_known: Callable[[Node], bool] = lambda _node: False
+        self.announcer = Announcer()
         self._known = KnownListings(unshelve, max_entries)
-        self._numbers: dict[tuple[str, ...], int] = {}
         self._tops: dict[DirRef, tuple[Node, Listed]] = {}
         self._slow_until: dict[str, float] = {}
         self._renewing: Counter[str] = Counter()
         self.own = OwnChanges(sources, content.facts, self._known, self._tops, shelve)
 
-    def stands_at(self, place: Listed, ino: int) -> None:
-        """Remember which inode shows a level, for invalidations."""
-        self._numbers[directory_identity(place.ref, place.prefix)] = ino
+    def changed(self, parent: int, name: str) -> None:
+        """Have the kernel look a name up again."""
+        self.announcer.tell(parent, name)
 
     def peek(self, ref: DirRef) -> Known | None:
         """Return what is known of a listing without asking."""
@@ -102,8 +100,10 @@ class Listings:
         if not place.prefix:
             self._tops[place.ref] = (node, place)
         known = self._known.get(place.ref)
-        if known is not None and known.is_fresh(trio.current_time()):
-            return known
+        if known is not None:
+            known.looked_at = trio.current_time()
+            if known.is_fresh(known.looked_at):
+                return known
         top = self._tops.get(place.ref, (node, place))
         if known is None:
             known = await self._recall(*top)
@@ -118,8 +118,32 @@ class Listings:
         top = self._tops.get(ref)
         return None if top is None else await self.get(*top)
 
+    # -- looking before anybody looks ------------------------------------------------------------------------
+
+    def watched(self, source: str) -> Iterator[tuple[DirRef, Known]]:
+        """Return the listings of a source that somebody has looked at and that are not final."""
+        return (
+            (ref, known)
+            for ref, known in self._known
+            if ref.source == source and ref in self._tops and not math.isinf(known.ttl_s)
+        )
+
+    async def look(self, ref: DirRef) -> errors.ArtifactFSError | None:
+        """Renew a listing although nobody waits for it; return what may pass and stood against it.
+
+        Raises:
+            ArtifactFSError: what the service has denied, and is not shown any more.
+        """
+        top = self._tops.get(ref)
+        if top is None or self._known.peek(ref) is None:
+            return None
+        with limits.background():
+            flight = self.content.flights.start(self._key(ref), partial(self._refresh, *top, behind=True))
+        renewed: Known = await flight.wait()
+        return renewed.failure
+
     def doubt(self, ref: DirRef) -> None:
-        """Believe a listing no more that has turned out to show what is not there; until it is renewed it is shown."""
+        """Believe a listing no longer than until somebody looks: something has happened in it."""
         known = self._known.peek(ref)
         if known is not None:
             known.fetched_at = min(known.fetched_at, trio.current_time() - known.ttl_s)
@@ -148,7 +172,7 @@ class Listings:
                 age_s = 0.0 if math.isinf(kept.ttl_s) else kept.ttl_s
             known = Known(
                 levels, trio.current_time() - age_s, kept.ttl_s, kept.complete, kept.note,
-                doubtful=node.source in self.distrusted,
+                doubtful=node.source in self.distrusted, looked_at=trio.current_time(),
             )  # fmt: skip
             self._known.put(place.ref, known)
             self.shelve(place, levels)
@@ -172,40 +196,56 @@ class Listings:
         known.revalidating = flight.result is None
         return self._known.peek(place.ref) or known
 
-    async def _refresh(self, node: Node, place: Listed) -> Known:
+    async def _refresh(self, node: Node, place: Listed, *, behind: bool = False) -> Known:
         old, began = self._known.peek(place.ref), trio.current_time()
         changes = self.own.changes[place.ref]
         self._renewing[node.source] += 1
         try:
             entries, fresh = await self._fetch(node, place)
-        except TRANSIENT as error:
-            if old is None:
-                raise
-            log.info("serving an older listing of %s: %s", place.ref.kind, error)
-            old.failure, old.retry_at = error, trio.current_time() + RETRY_S
-            return old
         except errors.ArtifactFSError as error:
-            self._deny(node, place, old, error)
-            raise
+            return self._failed(node, place, old, error, behind=behind)
         finally:
             self._renewing[node.source] -= 1
             if old is not None:
                 old.revalidating = False
         if trio.current_time() - began < GRACE_S:
             self._slow_until.pop(node.source, None)
+        if old is not None:
+            fresh.looked_at = old.looked_at if behind else fresh.looked_at
         if changes != self.own.changes[place.ref]:
+            if behind and old is not None and old.may_be_shown():
+                old.failure = None
+                return old  # it has the change, and nobody has asked for more
             fresh.fetched_at = -math.inf  # asked for before a change that may not be in it
         self._known.put(place.ref, fresh)
         self.shelve(place, fresh.levels)
         if old is not None:
-            self._announce(place.ref, old, fresh)
+            self.announcer.renewed(place.ref, old.levels, fresh.levels)
+        self.announcer.trees_told()
         await self._keep(node, place, entries, fresh)
         return fresh
+
+    def _failed(
+        self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError, *, behind: bool
+    ) -> Known:
+        """Return the old listing where it stands: behind, nobody has asked, so only what is denied is not shown."""
+        passes = isinstance(error, TRANSIENT)
+        if old is not None and (passes or (behind and not isinstance(error, DENIALS))):
+            log.info("serving an older listing of %s: %s", place.ref.kind, error)
+            old.failure = error
+            if passes:
+                old.retry_at = trio.current_time() + RETRY_S
+            return old
+        if not passes:
+            self._deny(node, place, old, error)
+        raise error
 
     def _deny(self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError) -> None:
         """Show no more what the service itself says is not there, or not for us."""
         if isinstance(error, errors.NotFound):
             self._known.pop(place.ref)
+            if old is not None:
+                self.announcer.renewed(place.ref, old.levels, {})
             source = self.sources[node.source]
             if source.keeps_listings:
                 self.content.facts.metadata.drop_listing(source.fingerprint, place.ref)
@@ -239,51 +279,14 @@ class Listings:
             entries.extend(made for key, made in self.own.made[place.ref].items() if key not in listed)
         levels = await self._laid_out(node, place, entries, complete=complete)
         ttl = source.provider.listing_ttl_s if page.ttl_s is None else page.ttl_s
-        return entries, Known(levels, trio.current_time(), ttl, complete, page.note)
+        now = trio.current_time()
+        return entries, Known(levels, now, ttl, complete, page.note, looked_at=now)
 
     async def _laid_out(
         self, node: Node, place: Listed, entries: Sequence[Entry], *, complete: bool
     ) -> dict[Path, Level]:
-        work = partial(self._lay_out, node, place, entries, complete=complete)
-        return work() if len(entries) <= INLINE_ENTRIES else await trio.to_thread.run_sync(work)
-
-    def _lay_out(self, node: Node, place: Listed, entries: Sequence[Entry], *, complete: bool) -> dict[Path, Level]:
-        source = self.sources[node.source]
-        # A folder without a listing point of its own is described by its ancestor's; what is below is laid out there.
-        timeless = [
-            entry.key
-            for entry in entries
-            if isinstance(entry, Artifact) and entry.updated_at_ns is None and entry.created_at_ns is None
-        ]
-        first_seen = self._first_seen(source, timeless)
-        spot = Place(
-            place.ref, place.role, place.accepts, place.workflow, node.mtime_ns or source.first_seen_ns,
-            source.provider.is_artifact_id, self.show_ids,
-            frozenset({CONTROL}) if node.ino == 1 or place.ref == source.top else frozenset(), first_seen,
-        )  # fmt: skip
-        return lay_out(entries, spot, complete=complete)
-
-    def _first_seen(self, source: Source, keys: list[str]) -> dict[str, int]:
-        if not keys:
-            return {}
-        prefixed = {f"{source.fingerprint}/{key}": key for key in keys}
-        found = self.content.facts.first_seen(prefixed)
-        return {prefixed[whole]: ns for whole, ns in found.items()}
-
-    def _announce(self, ref: DirRef, old: Known, fresh: Known) -> None:
-        """Tell the kernel which names of a listing stand for something else now.
-
-        Not those that are new: that a name stands for nothing is never believed longer than the old listing was.
-        """
-        for prefix, level in old.levels.items():
-            parent = self._numbers.get(directory_identity(ref, prefix))
-            if parent is None:
-                continue
-            now = fresh.levels.get(prefix, Level()).children
-            for name, node in level.children.items():
-                other = now.get(name)
-                if other is None or (other.identity != node.identity and not self.is_known(other)):
-                    self.changed(parent, name)
+        plan = Plan(self.sources[node.source], self.content.facts, node, place, self.show_ids)
+        return await plan.laid_out(entries, complete=complete)
 
     # -- for others ------------------------------------------------------------------------------------------
 

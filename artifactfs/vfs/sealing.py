@@ -105,6 +105,7 @@ class Sealing:
             if not edit.is_orphan and self.overlay.edits.get(edit.node.ino) is edit:
                 # From here on the name stands for this, also when somebody else saves the file meanwhile.
                 self.overlay.show(edit)
+                self.context.directories.listings.announcer.stands(edit.node.parent, edit.node.name)
             if edit.backup is not None:
                 backup, edit.backup = edit.backup, None
                 await trio.to_thread.run_sync(edit.home.discard, backup)

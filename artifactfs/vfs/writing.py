@@ -84,6 +84,13 @@ class Writer:
         """Return what is held by whoever changes names in a source."""
         return self.context.orders[source]
 
+    def is_covered(self, parent: Node, name: str) -> bool:
+        """Tell whether a change of this mount stands under a name, or is being written to what stands there."""
+        here = (edit for edit in self.overlay.edits.values() if edit.node.parent == parent.ino)
+        return name in self.overlay.names(parent) or any(
+            edit.node.name == name and edit.staged.touched and not edit.is_orphan for edit in here
+        )
+
     # -- opening ---------------------------------------------------------------------------------------------
 
     async def open(self, node: Node, *, truncate: bool) -> Edit:

@@ -24,6 +24,7 @@ asked = st.builds(
     read_only=switches,
     write_through=switches,
     publish_delay=st.sampled_from([None, 0.0, 2.5]),
+    poll_interval=st.sampled_from([None, 0.0, 2.5]),
     log_level=st.sampled_from([None, *LEVELS]),
     config_file=st.sampled_from([None, Path("/etc/a b.toml")]),
 )

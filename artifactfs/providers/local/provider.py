@@ -154,6 +154,10 @@ class LocalProvider:
         ok = os.access(store.objects.root, os.R_OK | os.W_OK | os.X_OK)
         return [readable, Check("objects", ok=ok, detail=str(store.objects.root))]
 
+    def spare(self) -> float:
+        """Return 1: there is no budget."""
+        return 1.0
+
     def describe(self) -> dict[str, Any]:
         """Return where the store is."""
         return {"dialect": "local", "root": str(self._view.store.root)}

@@ -27,6 +27,7 @@ from artifactfs.providers.syntropic.schemas import (
     Page,
     artifact_row,
     content_bytes,
+    is_usable_id,
     items_of,
     page_of,
     session_row,
@@ -276,6 +277,12 @@ class Api:
         cut = f"the service lists {MAX_ROWS} sessions at most"
         return _rows(_once(pages, lambda row: row.id), pages, cut)
 
+    async def running(self) -> tuple[str, ...]:
+        """Return the ids of the runs that are under way, the newest 100: one request."""
+        params = [("status", "running"), ("page", "1"), ("page_size", str(MAX_WORKFLOWS))]
+        page = await self._page("/executions", "executions", params, _running_id)
+        return tuple(row for row in page.rows if row)
+
     # -- single objects --------------------------------------------------------------------------------------
 
     async def artifact(self, artifact_id: str) -> ArtifactRow | None:
@@ -333,6 +340,15 @@ class Api:
         if not isinstance(value, dict):
             raise errors.ProviderMisbehaved("the answer is no JSON object", provider=self.source, subject=path)
         return value
+
+
+def _running_id(value: object) -> str | None:
+    """Return the id of a run's row if it is under way: an older server may ignore that it was asked for those."""
+    match value:
+        case {"workflow_execution_id": str(run), "status": "running"} if is_usable_id(run):
+            return run
+        case _:
+            return None
 
 
 _DETAIL = (("include_content", "false"),)

@@ -12,6 +12,7 @@ incomplete. What a call costs, in requests:
     find             1, or 2 for the output of a run whose session is not remembered.
     resolve, open    1; ``open`` up to 3 while the service says 202.
     check            4.
+    events           2, and 1 for each run that is under way; held until they end, of 8 runs at most.
     the others       0.
 
 The very first request finds out the prefix: behind the gateway at no cost, on the bare API it is sent twice.
@@ -47,6 +48,7 @@ from artifactfs.model.entry import (
 )
 from artifactfs.providers.base import Check, ContentStream
 from artifactfs.providers.syntropic.api import MAX_ROWS, Api, all_of
+from artifactfs.providers.syntropic.events import listening
 from artifactfs.providers.syntropic.join import NONE, Linker
 from artifactfs.providers.syntropic.learnt import Learnt
 from artifactfs.providers.syntropic.publisher import Syntropic137Publisher
@@ -54,6 +56,7 @@ from artifactfs.providers.syntropic.titles import place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from artifactfs.model.content import ByteRange, ContentRef
     from artifactfs.providers.base import Memory, Publisher
@@ -258,6 +261,10 @@ class Syntropic137Provider:
         async with aclosing(_slices(data)) as chunks:
             yield ContentStream(0, len(data), ranged=False, chunks=chunks)
 
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[frozenset[DirRef] | None]]:
+        """Listen to what runs begin, make and end."""
+        return listening(self.api)
+
     # -- the server ------------------------------------------------------------------------------------------
 
     async def check(self) -> Sequence[Check]:
@@ -277,31 +284,19 @@ class Syntropic137Provider:
             Check("credentials", ok=True, detail="accepted, or none are needed"),
             Check("generation", ok=True, detail=self._generation()),
             Check("artifacts", ok=True, detail=shown),
-            await self._check_workflows(),
-            await self._check_facts("/health", "status"),
-            await self._check_facts("/metrics", "total_artifacts"),
+            await _check_workflows(self.api),
+            await _check_facts(self.api, "/health", "status"),
+            await _check_facts(self.api, "/metrics", "total_artifacts"),
         ]
-
-    async def _check_workflows(self) -> Check:
-        try:
-            rows = await self.api.workflows()
-        except errors.ArtifactFSError as error:
-            return Check("workflows", ok=False, detail=str(error))
-        return Check(
-            "workflows", ok=True, detail=f"{len(rows.rows)} listed" + ("" if rows.complete else f" ({rows.note})")
-        )
-
-    async def _check_facts(self, path: str, key: str) -> Check:
-        try:
-            facts = await self.api.facts(path)
-        except errors.ArtifactFSError as error:
-            return Check(path[1:], ok=False, detail=str(error))
-        return Check(path[1:], ok=True, detail=f"{key}: {str(facts.get(key))[:100]}")
 
     def _generation(self) -> str:
         if self.api.generation == "C":
             return "C: lists have pages"
         return "not known yet" if self.api.generation is None else f"A/B: lists end after {MAX_ROWS} artifacts"
+
+    def spare(self) -> float:
+        """Return which share of the request budget is unused."""
+        return self.http.budget.spare()
 
     def describe(self) -> dict[str, Any]:
         """Return what is known of the server."""
@@ -321,6 +316,22 @@ class Syntropic137Provider:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.http.aclose()
+
+
+async def _check_workflows(api: Api) -> Check:
+    try:
+        rows = await api.workflows()
+    except errors.ArtifactFSError as error:
+        return Check("workflows", ok=False, detail=str(error))
+    return Check("workflows", ok=True, detail=f"{len(rows.rows)} listed" + ("" if rows.complete else f" ({rows.note})"))
+
+
+async def _check_facts(api: Api, path: str, key: str) -> Check:
+    try:
+        facts = await api.facts(path)
+    except errors.ArtifactFSError as error:
+        return Check(path[1:], ok=False, detail=str(error))
+    return Check(path[1:], ok=True, detail=f"{key}: {str(facts.get(key))[:100]}")
 
 
 def _run_folders(rows: Sequence[ArtifactRow], links: Links) -> list[Folder]:

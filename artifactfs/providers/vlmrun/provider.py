@@ -326,6 +326,10 @@ class VlmRunProvider:
             checks.append(Check("key" if checks else "address", ok=False, detail=str(error)))
         return checks
 
+    def spare(self) -> float:
+        """Return which share of the request budget is unused."""
+        return self._api.http.budget.spare()
+
     def describe(self) -> dict[str, Any]:
         http = self._api.http
         left = http.budget.left()

@@ -282,6 +282,10 @@ class Vm0Provider:
         found = f"{len(listing.entries)} artifacts" + (f"; {listing.note}" if listing.note else "")
         return [Check("list artifacts", ok=True, detail=found), Check("API", ok=True, detail=api)]
 
+    def spare(self) -> float:
+        """Return which share of the request budget is unused."""
+        return self._http.budget.spare()
+
     def describe(self) -> dict[str, Any]:
         """Return the API that answered (``/v1`` or ``/api/storages``), its spelling, and what may still be sent."""
         names = {None: "not asked yet", True: "/v1", False: "/api/storages"}
