@@ -1,4 +1,4 @@
-"""Saving under hard conditions, for as long as wanted: `scripts/torture kills`, `scripts/torture fsx`."""
+"""Hard conditions, for as long as wanted: `scripts/torture kills`, `scripts/torture fsx`, `scripts/torture soak`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.torture.kills import torture
 from tests.torture.long_fsx import PLACES, fsx
 from tests.torture.services import SERVICES
+from tests.torture.soak import soak
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,15 +25,24 @@ def main(arguments: Sequence[str]) -> int:
     kills.add_argument("--kills", type=int, default=1000, help="of each service (default: %(default)s)")
     long = commands.add_parser("fsx", help="random operations on one file")
     long.add_argument("--operations", type=int, default=50_000, help="on each kind of file (default: %(default)s)")
-    for command in (kills, long):
+    mixed = commands.add_parser("soak", help="programs that read and write while the services fail; looks for leaks")
+    mixed.add_argument("--minutes", type=float, default=60.0, help="(default: %(default)s)")
+    for command in (kills, long, mixed):
         command.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
     if given.command == "fsx":
         parts = {place: partial(fsx, place=place, operations=given.operations, seed=given.seed) for place in PLACES}
+    elif given.command == "soak":
+        parts = {"soak": partial(soak, seconds=60 * given.minutes, seed=given.seed, told=_say)}
     else:
         names = list(SERVICES) if given.service == "all" else [given.service]
         parts = {name: partial(torture, SERVICES[name], kills=given.kills, seed=given.seed) for name in names}
     return max(_run(name, part) for name, part in parts.items())
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _run(name: str, part: Callable[[Path], str]) -> int:
