@@ -1,11 +1,14 @@
-"""kill -9 of real mounts under a writing load, short: `scripts/torture kills` does the same for as long as wanted."""
+"""kill -9 under a writing load, and a mixed load with faults, short; `scripts/torture` does so as long as wanted."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
+from tests.support.log_guard import LogGuard
 from tests.torture.kills import Run, Wrong, torture
 from tests.torture.services import SERVICES
+from tests.torture.soak import soak
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -37,3 +40,10 @@ def test_a_save_that_is_lost_is_found(base: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Run, "mount", forgetful)
     with pytest.raises(Wrong, match="the last acknowledged is"):
         torture(SERVICES["local"], base, kills=6, seed=1)
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_kept_after_a_mixed_load_with_faults(base: Path, expected_logs: LogGuard):
+    """Memory, descriptors, threads, tasks, slots, inodes and look-ups come back; every read and every save is right."""
+    expected_logs("", logger="hypercorn", level=logging.ERROR)  # its connections are cut in the middle
+    assert "saves acknowledged" in soak(base, seconds=25, seed=1)

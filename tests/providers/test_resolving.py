@@ -32,7 +32,7 @@ class Hanging:
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     made = Hanging()
-    monkeypatch.setattr(resolving.socket, "getaddrinfo", made.getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", made.getaddrinfo)
     yield made
     made.free.set()
 
@@ -85,7 +85,7 @@ async def test_a_name_that_is_not_there_is_an_error_for_all(monkeypatch: pytest.
         asked.append(host)
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
-    monkeypatch.setattr(resolving.socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     async with trio.open_nursery() as nursery:
         resolver = Resolver(nursery)
         for number in range(2):

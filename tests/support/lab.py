@@ -27,6 +27,7 @@ from artifactfs.server import storage
 from artifactfs.server.context import LINK_LIFETIME_S, SIGNATURE, Signer, Verdict
 from artifactfs.server.run import serve_app
 from artifactfs.store.catalog import Store
+from tests.support.log_guard import MOUNTS
 from tests.support.serving import ServedInThread
 
 TOKEN = "vm0_live_laboratory"
@@ -319,6 +320,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         if not k.startswith(("VM0_", "SYN_", "VLMRUN_", "ARTIFACTFS_CONFIG", "XDG_"))
     }
     home.mkdir(parents=True, exist_ok=True)
+    MOUNTS.watch(home)
     runtime = home / "run"
     runtime.mkdir(mode=0o700, exist_ok=True)
     return {**kept, "HOME": str(home), "VM0_TOKEN": "", "XDG_RUNTIME_DIR": str(runtime), **QUIET, **more}

@@ -1,4 +1,4 @@
-"""Finds what a test session left behind: FUSE mounts and processes.
+"""Finds what tests left behind: FUSE mounts, processes, temporary files, descriptors and threads.
 
 Mounts are ours if they are below the session's temporary directory, so tests mount only there; other
 sessions on the same machine have their own. Processes are ours if they are children of this one, or carry the
@@ -6,17 +6,22 @@ session's mark in their environment: a daemon that went to the background is no 
 """
 
 import contextlib
+import gc
 import os
+import re
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from pathlib import Path
 
 MARK = "ARTIFACTFS_TEST_SESSION"
 # Seconds. A daemon that was unmounted needs a moment to drain its journal and exit.
-GRACE_S = 5.0
+GRACE_S = float(os.environ.get("ARTIFACTFS_TEST_GRACE_S", "5"))
 POLL_S = 0.05
+DATABASE = re.compile(r"\.db(-wal|-shm|-journal)?( \(deleted\))?$")
+OF_CACHES = frozenset({"artifactfs-cache", "metadata"})
 
 
 def mark_session() -> str:
@@ -54,11 +59,70 @@ def processes(mark: str) -> dict[int, str]:
     return found
 
 
-def find(directory: Path, mark: str) -> list[str]:
-    """What is still there once the grace time is over, in words."""
+def descriptors() -> dict[int, str]:
+    """Return what this process has open: number -> what it is.
+
+    Without databases: those that a test leaves to the garbage collector are closed when that comes to them.
+    """
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one it is listed by
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return {number: what for number, what in found.items() if not DATABASE.search(what)}
+
+
+def threads() -> set[threading.Thread]:
+    """Return the threads of this process, but for those that trio keeps for ten seconds for whoever needs one.
+
+    Nor those of a cache that a test has not closed, which wait for ever for something to write.
+    """
+    return {one for one in threading.enumerate() if not _is_trios(one) and one.name not in OF_CACHES}
+
+
+def _is_trios(thread: threading.Thread) -> bool:
+    return type(getattr(getattr(thread, "_target", None), "__self__", None)).__module__ == "trio._core._thread_cache"
+
+
+class Held:
+    """What this process has open and runs; what comes on top of it is a leak.
+
+    ``kept`` are made by fixtures of the session and stay; while there are such, connections come and go.
+    """
+
+    def __init__(self) -> None:
+        self.descriptors, self.threads = descriptors(), threads()
+        self.kept_descriptors: set[tuple[int, str]] = set()
+        self.kept_threads: set[threading.Thread] = set()
+        self.is_serving = False
+
+    def keep(self, before: "Held") -> None:
+        """Take what has come since ``before`` for what stays."""
+        now = Held()
+        self.kept_descriptors |= now.descriptors.items() - before.descriptors.items()
+        self.kept_threads |= now.threads - before.threads
+        self.is_serving = self.is_serving or bool(now.threads - before.threads)
+
+    def more(self) -> list[str]:
+        """Return what has come since, in words, once what is about to end has had time to."""
+        deadline = time.monotonic() + GRACE_S
+        while True:
+            gc.collect()
+            opened = descriptors().items() - self.descriptors.items() - self.kept_descriptors
+            if self.is_serving:
+                opened = {one for one in opened if one[1].startswith("/")}
+            left = [f"descriptor {number}: {what}" for number, what in sorted(opened)]
+            left += [f"thread {thread.name}" for thread in threads() - self.threads - self.kept_threads]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(POLL_S)  # noqa: TID251 - between two modules; there is no event loop
+
+
+def find(directory: Path, mark: str, temporary: Path | None = None) -> list[str]:
+    """What is still there once the grace time is over, in words; ``temporary`` is where temporary files are made."""
     deadline = time.monotonic() + GRACE_S
     while True:
         left = [f"mount {path}" for path in fuse_mounts_below(directory)]
+        left += [f"temporary file {path}" for path in temporary.iterdir()] if temporary else []
         left += [f"process {pid}: {command}" for pid, command in processes(mark).items()]
         if not left or time.monotonic() > deadline:
             return left

@@ -1,15 +1,67 @@
 """Collects warnings and worse, so that those a test did not announce can fail it.
 
-What FUSE turned into a mere errno shows here.
+What FUSE turned into a mere errno shows here, also what a mount in a process of its own has written to its log.
 """
 
 import logging
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 # Our loggers may stop propagating once logging is set up, so the root alone does not see everything.
 WATCHED = ("", "artifactfs")
+# A line of a mount's log, as ``artifactfs.observe`` sets it up.
+LINE = re.compile(r"\S+ \S+ (?P<level>WARNING|ERROR|CRITICAL) (?P<logger>[\w.]+) \[[^\]]*\] (?P<message>.*)")
+# Where mounts have their logs, below a home directory.
+LOGS = (".local/state/artifactfs/log", "run/artifactfs")
+# What is an answer to a program or a service, and told to whoever asked: an errno, and ``status``.
+ORDINARY = re.compile("refused and kept here")
+
+
+class MountLogs:
+    """What the processes of mounts have written to their logs since it was read last."""
+
+    def __init__(self) -> None:
+        """Know no home yet."""
+        self._homes: set[Path] = set()
+        self._read: dict[Path, int] = {}
+
+    def watch(self, home: Path) -> None:
+        """Read the logs of the mounts of a home directory from now on."""
+        self._homes.add(home)
+
+    def forget(self, home: Path) -> None:
+        """Read them no more."""
+        self._homes.discard(home)
+
+    def records(self) -> list[logging.LogRecord]:
+        """Return the warnings and worse that have come."""
+        paths = [path for home in self._homes for below in LOGS for path in (home / below).glob("*.log")]
+        return [record for path in sorted(paths) for line in self._lines(path) for record in _records(path, line)]
+
+    def _lines(self, path: Path) -> list[str]:
+        begin = self._read.get(path, 0)
+        try:
+            with path.open("rb") as file:
+                file.seek(begin)
+                # What has no end yet is read later.
+                whole = file.read().rpartition(b"\n")[0]
+        except OSError:  # removed by a test
+            return []
+        self._read[path] = begin + len(whole) + bool(whole)
+        return whole.decode(errors="replace").splitlines()
+
+
+def _records(path: Path, line: str) -> list[logging.LogRecord]:
+    found = LINE.fullmatch(line)
+    if found is None or ORDINARY.search(line):
+        return []
+    level = logging.getLevelNamesMapping()[found["level"]]
+    return [logging.LogRecord(found["logger"], level, str(path), 0, "%s", (found["message"],), None)]
+
+
+MOUNTS = MountLogs()
 
 
 @dataclass
@@ -53,7 +105,7 @@ class LogGuard(logging.Handler):
                 announcement.seen.append(record)
 
     def unannounced(self) -> list[str]:
-        formatter = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+        formatter = logging.Formatter("%(levelname)s %(name)s: %(message)s (%(pathname)s)")
         return [
             formatter.format(record)
             for record in self.records
@@ -61,10 +113,17 @@ class LogGuard(logging.Handler):
         ]
 
     def __enter__(self) -> Self:
+        self.read_mounts()  # of mounts that others share: they fail who is there, and say whose log it is
         for name in WATCHED:
             logging.getLogger(name).addHandler(self)
         return self
 
+    def read_mounts(self) -> None:
+        """Take in what mounts have logged."""
+        for record in MOUNTS.records():
+            self.emit(record)
+
     def __exit__(self, *_: object) -> None:
+        self.read_mounts()
         for name in WATCHED:
             logging.getLogger(name).removeHandler(self)

@@ -1,4 +1,4 @@
-"""Hard conditions, for as long as wanted: `scripts/torture kills`, `scripts/torture fsx`, `scripts/torture faults`."""
+"""Hard conditions, for as long as wanted: `scripts/torture kills`, `fsx`, `faults` and `soak`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.torture.kills import torture
 from tests.torture.long_fsx import PLACES, fsx
 from tests.torture.services import SERVICES
+from tests.torture.soak import soak
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     kills.add_argument("--kills", type=int, default=1000, help="of each service (default: %(default)s)")
     long = commands.add_parser("fsx", help="random operations on one file")
     long.add_argument("--operations", type=int, default=50_000, help="on each kind of file (default: %(default)s)")
-    for command in (kills, long):
+    mixed = commands.add_parser("soak", help="programs that read and write while the services fail; looks for leaks")
+    mixed.add_argument("--minutes", type=float, default=60.0, help="(default: %(default)s)")
+    for command in (kills, long, mixed):
         command.add_argument("--seed", type=int, default=1)
     table = commands.add_parser("faults", help="every cell of the table of faults (docs/faults.md)")
     table.add_argument("--only", default="", metavar="WORDS", help="cells whose names have them, as pytest's -k")
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         return _faults(given.only)
     if given.command == "fsx":
         parts = {place: partial(fsx, place=place, operations=given.operations, seed=given.seed) for place in PLACES}
+    elif given.command == "soak":
+        parts = {"soak": partial(soak, seconds=60 * given.minutes, seed=given.seed, told=_say)}
     else:
         names = list(SERVICES) if given.service == "all" else [given.service]
         parts = {name: partial(torture, SERVICES[name], kills=given.kills, seed=given.seed) for name in names}
@@ -45,6 +50,11 @@ def _faults(only: str) -> int:
     """Run the whole table; the tests are those of which a part is in every run."""
     command = [sys.executable, "-m", "pytest", "tests/faults/test_fault_table.py", *(["-k", only] if only else [])]
     return subprocess.run(command, env={**os.environ, "ARTIFACTFS_TEST_FAULTS": "all"}, check=False).returncode
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _run(name: str, part: Callable[[Path], str]) -> int:

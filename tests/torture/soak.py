@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
+from typing import Self
 
 from artifactfs.store.catalog import Store
 from artifactfs.store.rows import TreeFile, Upload
@@ -196,7 +197,7 @@ class Soak:
         self.conflicts: Counter[str] = Counter()
         self.begun_at = time.monotonic()
 
-    def __enter__(self) -> Soak:
+    def __enter__(self) -> Self:
         with self.stack as stack:
             stack.callback(self.gate.end)
             self.worlds = [self._world(stack, service) for service in SERVICES.values()]
@@ -304,7 +305,7 @@ class Soak:
         begun = time.monotonic()
         next_sample = begun + SAMPLE_S
         self.gate.open()
-        while (now := time.monotonic()) < begun + seconds and not self.wrong():
+        while (now := time.monotonic()) < begun + seconds:
             phase = (now - begun) % (ONLINE_S + OFFLINE_S)
             for at, world in enumerate(self.worlds):
                 # One service after the other is offline, so that it shows if one holds up the others.
@@ -332,13 +333,14 @@ class Soak:
             held = list(world.service.held(AtStore(world.store)))
             # A save that was kept beside another is not lost; who saved was told.
             beside = {file.path for file in held if "(conflict" in file.path}
-            self.conflicts[world.service.name] += len(beside)
+            self.conflicts.update({world.service.name: len(beside)} if beside else {})
             wrong += judge(
                 self.records[world.service.name], held, known=known | beside, keeps_all=world.service.keeps_all
             )  # fmt: skip
         if "unforeseen" in (log := self.mount.log_text()):
             wrong.append("the log has something unforeseen: " + log[log.index("unforeseen") - 200 :][:3000])
         if wrong:
+            (self.base / "history").write_text("\n".join(line for writer in self.writers for line in writer.history))
             raise Wrong("\n".join(wrong[:20]))
 
     def summary(self) -> str:
@@ -350,12 +352,13 @@ class Soak:
         done = ", ".join(f"{count} {name}" for name, count in sorted(self.load.done.items()))
         refused = sum((writer.refused for writer in self.writers), self.load.refused)
         bad = sum((world.weather.counted for world in self.worlds), Counter[str]())
-        return "\n".join([
-            *lines,
+        text = (
             f"soak: seed {self.seed}, {time.monotonic() - self.begun_at:.0f} s; {done}; "
             f"{sum(writer.acked for writer in self.writers)} saves acknowledged; faults: {counted(bad)}; "
-            f"kept beside another: {counted(self.conflicts)}; calls that failed: {counted(refused)}; for instance {self.load.example}",
-        ])  # fmt: skip
+            f"kept beside another: {counted(self.conflicts)}; calls that failed: {counted(refused)}; "
+            f"for instance {self.load.example}"
+        )
+        return "\n".join([*lines, text])
 
 
 def counted(things: Mapping[str, int]) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import random
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -83,6 +84,7 @@ class Writer(threading.Thread):
     Attributes:
         wrong: what it has seen and should not have.
         refused, example: calls that failed, by errno, and the last of each kind.
+        history: when it has saved what in which way.
     """
 
     def __init__(self, gate: Gate, root: Path, records: Sequence[Record], seed: int) -> None:
@@ -94,6 +96,7 @@ class Writer(threading.Thread):
         self.refused: Counter[str] = Counter()
         self.example: dict[str, str] = {}
         self.doing = ""
+        self.history: deque[str] = deque(maxlen=5000)
         self.acked = 0
 
     def run(self) -> None:
@@ -116,6 +119,7 @@ class Writer(threading.Thread):
             self.refused[name] += 1
             last = record.states[-1]
             at = time.strftime("%H:%M:%S")
+            self.history.append(f"{time.time():.3f} {record.path} {self.doing}: {name}")
             self.example[name] = f"{name} {self.doing} {record.path}, state {last.number}, at {at}"
 
     def _clean(self) -> None:
@@ -133,7 +137,7 @@ class Writer(threading.Thread):
         with contextlib.suppress(FileNotFoundError):
             found = (self.root / record.path).read_bytes()
         if (complaint := record.seen(found)) is not None:
-            self.wrong.append(complaint)
+            self.wrong.append(f"{complaint}; it shows {shape(found)}")
             raise Ended
 
     def _do(self, record: Record) -> None:
@@ -149,7 +153,9 @@ class Writer(threading.Thread):
             ways.append((self._remove, b"", 1))
         way, content, _ = self.chance.choices(ways, [weight for *_, weight in ways])[0]
         self.doing = way.__name__.strip("_")
+        self.history.append(f"{time.time():.3f} {record.path} {self.doing} as save {len(record.states) + 1}")
         way(record, content)
+        self.history.append(f"{time.time():.3f} {record.path} done")
         self.acked += 1
         self.gate.acknowledged.set()
 
@@ -209,6 +215,14 @@ class Writer(threading.Thread):
                     os.write(fd, part)
             if sync:
                 os.fsync(fd)
+
+
+def shape(content: bytes | None) -> str:
+    """Return which saves the lines of a content are of."""
+    lines = (content or b"").decode(errors="replace").splitlines()
+    words = ((line.split(" ")[-3:-2] or [repr(line[:40])])[0] for line in lines)
+    parts = [f"{len(list(same))} lines of save {number}" for number, same in itertools.groupby(words)]
+    return f"{len(content or b'')} bytes: {', '.join(parts[:9])}"
 
 
 @contextlib.contextmanager
