@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from artifactfs.tree import names
-from tests.support.archives import CASES, MIB, Case
+from tests.support.archives import CASES, MIB, Case, Tar
 from tests.support.awkward import Served, vm0_of_archives
 from tests.support.control import ask
 from tests.support.lab import Mounted, mounted, service_source
@@ -136,6 +136,23 @@ def test_a_walk_over_everything_ends(mount: Mounted) -> None:
     assert done.returncode == 2
     assert "Input/output error" in done.stderr
     assert ask(mount, verb="status")["pid"]
+
+
+def test_a_limit_that_was_set_is_named_where_it_is_met(tmp_path: Path) -> None:
+    """By the key to set, in ``why`` and in the errors of the mount; what stays below it is shown."""
+    made = {"three": lambda: Tar().add(b"a", b"1").add(b"b", b"2").good().gz(), "one": lambda: Tar().good().gz()}
+    with (
+        Served(vm0_of_archives(made)) as served,
+        mounted(
+            tmp_path, {"vm0": service_source("vm0", served.url)}, extra_config="[limits]\nmax-entries = 2\n"
+        ) as mount,
+    ):
+        with pytest.raises(OSError, match="File too large"):
+            os.listdir(mount.path / "artifacts/three")
+        says = "more entries than limits.max-entries = 2"
+        assert says in mount.artifactfs("why", str(mount.path / "artifacts/three/a")).stdout
+        assert says in (mount.path / ".artifactfs/errors").read_text()
+        assert os.listdir(mount.path / "artifacts/one") == ["good.txt"]
 
 
 def memory_peak(pid: int) -> int:

@@ -210,9 +210,11 @@ async def test_equal_files_of_two_archives_are_kept_once(make: Make) -> None:
     storage = Storage(packed({"a": same, "b": same, "c": other}))
     reader = make(storage)
     await contents(reader)
+    await trio.to_thread.run_sync(reader.store.flush)
     assert reader.store.used_bytes() < 750 * KIB
     storage.data = packed({"moved": same})
     assert await read(reader, (await contents(reader, "v2"))["moved"]) == same
+    await trio.to_thread.run_sync(reader.store.flush)
     assert reader.store.used_bytes() < 750 * KIB
 
 
