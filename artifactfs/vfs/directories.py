@@ -86,6 +86,8 @@ class Directories:
 
     async def lookup(self, node: Node, name: str) -> Node | None:
         """Return what a name stands for in a directory, None if for nothing."""
+        if node.ino == ROOT and name == CONTROL:
+            return control_node(node)  # whether the service at the root answers or not: it is then that somebody looks
         if isinstance(node.directory, IdShelf):
             artifact = await self.ids.find(node.source, node.directory, name)
             return None if artifact is None else versions.shelf_node(artifact, name, node.mtime_ns, node.source)
