@@ -177,6 +177,8 @@ def _journals(
                 observer.noticed(name, "/", f"for reading only: no save can be kept in {state}: {error.strerror}")
                 source.provider.publisher = None
     return found
+
+
 def _try_denied_again(fs: FileSystem, source: str) -> None:
     """Publish now what the source has refused to whoever asked with the token of before."""
     writeback = fs.writer.writeback

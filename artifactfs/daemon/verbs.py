@@ -40,6 +40,7 @@ class Verbs:
         most = request.get("types")
         found: dict[str, object] = dict(figures.figures(self.mounted, self.operations))
         return {**found, "types": figures.types(most)} if isinstance(most, int) else found
+
     async def _renew(self, request: Request) -> object:
         """Look for a newer token of a source; what was refused for the old one is tried again."""
         held = self.mounted.credentials.get(str(request.get("source", "")))

@@ -96,9 +96,7 @@ class HttpClient:
                 f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
             )
             raise errors.ConfigError(message)
-        self._wire = Requester(
-            source, self.gate, credentials, deadline_s, self.observer, answer_limits.max_redirects
-        )
+        self._wire = Requester(source, self.gate, credentials, deadline_s, self.observer, answer_limits.max_redirects)
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
