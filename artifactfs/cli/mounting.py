@@ -178,6 +178,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         raise errors.ConfigError(message)
     if pid is None:
         socket_path(mountpoint).unlink(missing_ok=True)
+        mounts.metrics_path(mountpoint).unlink(missing_ok=True)
     elif not _has_ended(pid, LAZY_S if lazy else END_S) and not lazy:
         message = f"{mountpoint} is unmounted, but its process {pid} has not ended within {END_S:.0f} s"
         raise errors.ConfigError(message)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from artifactfs.model.printable import printable
+
 _NAMED = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 # As much of a path as fits beside a bar.
 SHOWN_NAME = 50
@@ -33,11 +35,6 @@ def size(value: float | None) -> str:
         if value >= unit:
             return f"{value / unit:.1f} {name}"
     return f"{value:.0f} B"
-
-
-def printable(text: object) -> str:
-    """Return text with control characters shown as escapes: titles are an agent's words, not the terminal's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def as_json(value: object) -> None:

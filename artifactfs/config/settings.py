@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from artifactfs import errors
 from artifactfs.config import explain
 from artifactfs.config.places import APP, config_path
-from artifactfs.config.values import Bytes, FilePath, Url, Variable
+from artifactfs.config.values import Bytes, FilePath, Listen, Url, Variable
 
 Service = Literal["vm0", "syntropic137", "vlmrun", "local"]
 
@@ -72,6 +72,19 @@ class JournalConfig(Section):
     max_size: Bytes = 10 << 30
 
 
+class LogConfig(Section):
+    """How a mount writes its log; in the background it is bounded: the file and the one before it."""
+
+    format: Literal["text", "json"] = "text"
+    max_size: Bytes = 10 << 20
+
+
+class MetricsConfig(Section):
+    """Where counters can be fetched by HTTP, besides ``.artifactfs/metrics``: ``unix``, a loopback address, nowhere."""
+
+    listen: Listen = "unix"
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -82,10 +95,13 @@ class Config(Section):
     archive: ArchiveConfig = ArchiveConfig()
     mount: MountConfig = MountConfig()
     journal: JournalConfig = JournalConfig()
+    log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "cache": CacheConfig, "archive": ArchiveConfig, "mount": MountConfig, "journal": JournalConfig
+    "cache": CacheConfig, "archive": ArchiveConfig, "mount": MountConfig, "journal": JournalConfig,
+    "log": LogConfig, "metrics": MetricsConfig,
 }  # fmt: skip
 
 

@@ -120,7 +120,8 @@ async def composed(
             stack.callback(journal.close)
         status = Status(mountpoint, known, observer, store)
         fs = FileSystem(
-            known, reader, {name: journal.own for name, journal in journals.items()}, ControlFiles(status.snapshot),
+            known, reader, {name: journal.own for name, journal in journals.items()},
+            ControlFiles(status.snapshot, status.metrics_text),
             show_ids=settings.mount.show_ids, single=at_root,
             policy=Policy(settings.mount.publish_delay, settings.mount.write_through),
         )  # fmt: skip
@@ -140,6 +141,9 @@ def _connected(
     if settings.mount.read_only:
         provider.publisher = None
     observer.counters(source.name)
+    if source.authorization:
+        value = source.authorization.get_secret_value()
+        observe.hide(value, value.partition(" ")[2])
     return Source(source.name, provider, source.fingerprint, seen)
 
 
@@ -151,6 +155,7 @@ async def _saving(
     writer, context = fs.writer, fs.writer.context
     context.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
     context.saved = observer.succeeded
+    context.tried = lambda source, outcome: observer.counters(source).saves.update([outcome])
     writer.writeback.outages.well_at = lambda source: observer.counters(source).last_success or 0.0
     for name, journal in journals.items():
         if journal.was_written:

@@ -19,14 +19,17 @@ from pathlib import Path
 
 import trio
 
-from artifactfs import config, errors
-from artifactfs.daemon import control, mounts
+from artifactfs import config, errors, observe
+from artifactfs.daemon import control, exporter, mounts
 from artifactfs.daemon.compose import Mounted, composed
 from artifactfs.daemon.verbs import Verbs
 from artifactfs.fuse.convert import Owner
 from artifactfs.fuse.session import make_operations, session
 
 log = logging.getLogger(__name__)
+
+# The first has everything logged, the second what is configured.
+LEVEL_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,11 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
         nursery = await stack.enter_async_context(trio.open_nursery())
         verbs = Verbs(mounted, operations)
         await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
+        status = mounted.status
+        await nursery.start(
+            exporter.serve, plan.settings.metrics.listen, mounts.metrics_path(plan.mountpoint), status.metrics_text,
+            status.served_at,
+        )  # fmt: skip
         tune_collector()
         yield mounted
         nursery.cancel_scope.cancel()
@@ -111,10 +119,13 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
 
 async def run(plan: Plan, ready: Callable[[], None]) -> None:
     """Mount, say so, and stay until unmounted or told to end."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *LEVEL_SIGNALS) as signals:
         async with running(plan):
             ready()
             async for number in signals:
+                if number in LEVEL_SIGNALS:
+                    observe.set_level("debug" if number == signal.SIGUSR1 else plan.settings.log_level)
+                    continue
                 log.info("ending on %s", signal.Signals(number).name)
                 break
 

@@ -15,7 +15,8 @@ import trio
 import artifactfs
 from artifactfs import errors, observe
 from artifactfs.content.block_store import BlockStore
-from artifactfs.fuse.operations import ORDINARY
+from artifactfs.daemon.metrics import metrics_text
+from artifactfs.fuse.subjects import ORDINARY
 from artifactfs.tree.inodes import ROOT
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.tree.versions import iso
@@ -33,13 +34,14 @@ WHY_S = 3.0
 
 @dataclass(slots=True)
 class Status:
-    """The state of one mount, as values."""
+    """The state of one mount, as values; ``metrics_at`` is where its numbers are served, if anywhere."""
 
     mountpoint: Path
     sources: Mapping[str, Source]
     observer: observe.Observer
     store: BlockStore
     fs: FileSystem | None = None
+    metrics_at: str | None = None
     started_at: float = field(default_factory=time.time)
 
     def snapshot(self) -> dict[str, Any]:
@@ -58,6 +60,8 @@ class Status:
                 "used_bytes": self.store.used_bytes(),
                 "max_bytes": self.store.max_bytes,
             },
+            "log": observe.describe_log(),
+            "metrics": self.metrics_at,
             "archives": self._archives(),
             "pending": self._pending(),
             "saving": self._saving(),
@@ -66,6 +70,14 @@ class Status:
                 {**incident.as_dict(), "time": iso(int(incident.at * 1e9))} for incident in self.observer.incidents
             ],
         }
+
+    def served_at(self, where: str | None) -> None:
+        """Note where the numbers are served."""
+        self.metrics_at = where
+
+    def metrics_text(self) -> str:
+        """Return its numbers in the text format of Prometheus; no I/O at any service."""
+        return metrics_text(self.observer, self.store, self.fs)
 
     def _archives(self) -> list[dict[str, Any]]:
         if self.fs is None:

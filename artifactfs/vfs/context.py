@@ -31,6 +31,7 @@ class Context:
     Attributes:
         order: held by whoever changes names: each such change is one step.
         report: told of source, path and message of what a person may ask about.
+        tried: told of the source of each try, and what came of it: ``done``, or the state that the change is in now.
         saved: told of the source of each save.
         path_of: says the path of a node.
         pointer_saved: told of an inode whose bytes are now those of a pointer that this mount has written.
@@ -42,6 +43,7 @@ class Context:
     overlay: Overlay
     order: trio.Lock = field(default_factory=trio.Lock)
     report: Callable[[str, str, str], None] = lambda _source, _path, _message: None
+    tried: Callable[[str, str], None] = lambda _source, _outcome: None
     saved: Callable[[str], None] = lambda _source: None
     path_of: Callable[[Node], str] = lambda node: node.name
     pointer_saved: Callable[[Node], None] = lambda _node: None

@@ -18,7 +18,7 @@ README = """\
 This directory is not listed in its parent, so that recursive commands stay out of it.
 
 status.json   what `artifactfs status --json` prints
-metrics       counters, one `name{labels} value` a line
+metrics       counters and gauges in the text format of Prometheus
 errors        the latest failures, newest last
 progress      archives that are being downloaded: how far, how many files, for how long
 pending       saves that have not reached their service yet
@@ -35,21 +35,6 @@ def errors_text(status: dict[str, Any]) -> str:
         for incident in status["errors"]
     ]
     return "".join(line.replace("\n", " ") + "\n" for line in lines)
-
-
-def metrics_text(status: dict[str, Any]) -> str:
-    """Return the counters in the text format that Prometheus reads."""
-    lines = []
-    for source in status["sources"]:
-        label = f'{{source="{source["name"]}"}}'
-        lines += [
-            f"artifactfs_{name}_total{label} {source['counters'][name]}"
-            for name in ("requests", "failures", "bytes_received")
-        ]
-    lines.append(f"artifactfs_inodes {status['inodes']}")
-    lines.append(f"artifactfs_open_handles {status['handles']}")
-    lines.append(f"artifactfs_cache_bytes {status['cache']['used_bytes']}")
-    return "\n".join(lines) + "\n"
 
 
 def progress_text(status: dict[str, Any]) -> str:
@@ -71,15 +56,15 @@ def pending_text(status: dict[str, Any]) -> str:
 
 
 class ControlFiles:
-    """Makes the files; ``status`` returns the whole state."""
+    """Makes the files; ``status`` returns the whole state, ``metrics`` its numbers as text."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, status: Callable[[], dict[str, Any]], metrics: Callable[[], str] = str) -> None:
         """Keep where the state comes from."""
         self._status = status
         self._makers: dict[str, Callable[[], str]] = {
             "README": lambda: README,
             "status.json": lambda: json.dumps(self._status(), indent=2) + "\n",
-            "metrics": lambda: metrics_text(self._status()),
+            "metrics": metrics,
             "errors": lambda: errors_text(self._status()),
             "progress": lambda: progress_text(self._status()),
             "pending": lambda: pending_text(self._status()),

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -287,6 +287,10 @@ class Listings:
         if known is None or not known.complete:
             return 0.0
         return max(0.0, known.fetched_at + known.ttl_s - trio.current_time())
+
+    def in_memory(self) -> Iterator[tuple[DirRef, Known]]:
+        """Go through what is known at this moment."""
+        return iter(self._known)
 
     def report(self) -> list[dict[str, Any]]:
         """Return what ``status`` shows of the listings in memory."""

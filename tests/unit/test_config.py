@@ -45,7 +45,7 @@ def source(file: Path, text: str, name: str = "work", /, **environ: str) -> conf
         (
             "cach = 1",
             1,
-            "unknown key 'cach' (did you mean 'cache'?); valid here: archive, cache, default, journal, log-level",
+            "unknown key 'cach' (did you mean 'cache'?); valid here: archive, cache, default, journal, log, log-level",
         ),
         (
             "\n\n[cache]\n# c\nmaxsize = 1",
