@@ -7,6 +7,7 @@ they live in ``SecretStr`` and in the Authorization header and nowhere else.
 """
 
 from artifactfs.config.places import APP, config_path, runtime_dir, state_dir
+from artifactfs.config.public import public, secrets_in, secrets_of
 from artifactfs.config.settings import (
     ArchiveConfig,
     CacheConfig,
@@ -38,7 +39,10 @@ __all__ = [
     "config_path",
     "defaults",
     "load",
+    "public",
     "resolve",
     "runtime_dir",
+    "secrets_in",
+    "secrets_of",
     "state_dir",
 ]

@@ -6,6 +6,8 @@ End (unmounted, SIGTERM, SIGINT): the socket, the kernel's requests, requests un
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import fcntl
 import gc
 import json
@@ -105,7 +107,7 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
         with _alone(plan.mountpoint):
             await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        verbs = Verbs(mounted, operations)
+        verbs = Verbs(mounted, operations, plan.settings)
         await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
         status = mounted.status
         await nursery.start(
@@ -119,6 +121,9 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
 
 async def run(plan: Plan, ready: Callable[[], None]) -> None:
     """Mount, say so, and stay until unmounted or told to end."""
+    # `kill -QUIT` has the stacks of all threads in the log, also when the loop is stuck: `debug-bundle` asks for them.
+    with contextlib.suppress(RuntimeError, ValueError, OSError):  # a stderr that is no file
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *LEVEL_SIGNALS) as signals:
         async with running(plan):
             ready()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from artifactfs import errors, observe
+from artifactfs import config, errors, observe
 from artifactfs.daemon import inside
 from artifactfs.daemon.compose import Mounted
 from artifactfs.daemon.control import Verb
@@ -25,6 +25,7 @@ class Verbs:
 
     mounted: Mounted
     operations: Operations
+    settings: config.Config
 
     def table(self) -> Mapping[str, Verb]:
         """Return the verbs by name."""
@@ -53,7 +54,12 @@ class Verbs:
     async def _debug(self, _request: Request) -> object:
         """Return what only the process itself knows of its inside."""
         status = self.mounted.status
-        return {"tasks": inside.task_tree(), "threads": inside.thread_stacks(), "metrics": status.metrics_text()}
+        return {
+            "tasks": inside.task_tree(),
+            "threads": inside.thread_stacks(),
+            "metrics": status.metrics_text(),
+            "config": config.public(self.settings),
+        }
 
     async def _status(self, _request: Request) -> object:
         return self.mounted.status.snapshot()
