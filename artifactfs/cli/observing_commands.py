@@ -12,7 +12,7 @@ import typer
 
 from artifactfs import errors
 from artifactfs.cli import render
-from artifactfs.cli.arguments import ConfigFile, answering, mounted_path
+from artifactfs.cli.arguments import FAILED, ConfigFile, answering, mounted_path
 
 # What a busy mount logs in some minutes at info, and in seconds at debug.
 LINES = 2000
@@ -45,9 +45,19 @@ def set_(
         where = [client.find(mountpoint)[0]] if mountpoint else client.our_mounts()
         if not where:
             raise errors.NotFound("nothing is mounted")
-        for one in where:
-            log = client.ask(one, client.QUICK_S, verb="set", log_level=level)["log"]
-            render.say(f"{one} logs {log['level']} to {log['file'] or 'its terminal'}")
+        raise typer.Exit(max(_set_level(one, level) for one in where))
+
+
+def _set_level(mountpoint: Path, level: str) -> int:
+    from artifactfs.cli import client
+
+    try:
+        log = client.ask(mountpoint, client.QUICK_S, verb="set", log_level=level)["log"]
+    except errors.ArtifactFSError as error:
+        render.complain(str(error))
+        return FAILED
+    render.say(f"{mountpoint} logs {log['level']} to {log['file'] or 'its terminal'}")
+    return 0
 
 
 def debug_bundle(

@@ -6,10 +6,13 @@ a token. What changes meanwhile (threads) may be told a moment late.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any
 
 import trio
 
@@ -18,6 +21,12 @@ from artifactfs import observe
 # Where a task waits is in its last few frames; a deep one is a bug of its own, and told by that.
 MAX_FRAMES = 40
 MAX_TASKS = 2000
+# ... in more objects than have a frame of their own.
+MAX_AWAITS = 200
+# Between a coroutine and the one that it awaits: of Cython's, of `__await__`, of asynchronous generators.
+WRAPPERS = frozenset({"coroutine_wrapper", "async_generator_asend", "async_generator_athrow"})
+# Where every task of trio waits in the end.
+DULL = "_traps.py:"
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -42,7 +51,24 @@ def _children(nursery: trio.Nursery) -> list[trio.lowlevel.Task]:
 
 
 def _waits_in(task: trio.lowlevel.Task) -> list[str]:
-    return [_place(frame.f_code, line) for frame, line in task.iter_await_frames()][-MAX_FRAMES:]
+    places = [_place(frame.f_code, frame.f_lineno) for frame in _frames(task.coro)]
+    return [place for place in places if not place.startswith(DULL)][-MAX_FRAMES:]
+
+
+def _frames(waiting: Any) -> Iterator[FrameType]:  # noqa: ANN401 - coroutines and generators of Python and of Cython
+    """Return what a coroutine is in, outermost first; trio's own way ends where pyfuse3 calls us."""
+    for _ in range(MAX_AWAITS):
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        following = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+        if following is None and type(waiting).__name__ in WRAPPERS:
+            # What these wait for has no name, but they hold it.
+            found = gc.get_referents(waiting)
+            following = next((one for one in found if hasattr(one, "cr_await") or hasattr(one, "ag_frame")), None)
+        if following is None:
+            return
+        waiting = following
 
 
 def thread_stacks() -> dict[str, list[str]]:
@@ -59,7 +85,7 @@ def thread_stacks() -> dict[str, list[str]]:
     return found
 
 
-def _place(code: CodeType, line: int) -> str:
+def _place(code: CodeType, line: int | None) -> str:
     path = Path(code.co_filename)
     shown = path.relative_to(_ROOT.parent) if path.is_relative_to(_ROOT) else path.name
-    return f"{shown}:{line} {code.co_name}"
+    return f"{shown}:{line or '?'} {code.co_name}"

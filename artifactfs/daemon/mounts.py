@@ -26,8 +26,8 @@ def socket_path(mountpoint: Path) -> Path:
 
 
 def metrics_path(mountpoint: Path) -> Path:
-    """Return the socket on which the mount at a place serves its metrics."""
-    return socket_path(mountpoint).with_suffix(".metrics")
+    """Return the socket on which the mount at a place serves its metrics; it fits wherever the other one does."""
+    return socket_path(mountpoint).with_suffix(".prom")
 
 
 def ours() -> list[Path]:

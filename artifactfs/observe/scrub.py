@@ -17,15 +17,14 @@ REMOVED = "[removed]"
 MIN_SECRET = 6
 # What a secret is called where it has a name.
 NAMES = r"(?:token|secret|passw(?:or)?d|passphrase|api[-_ ]?key|access[-_ ]?key|signature|credentials?|authorization)"
+# ... and what it is: not the words that JSON has for nothing.
+VALUE = r"(?!\[removed\]|null|true|false)[^\s\"',;&\\]{4,}"
 PATTERNS = (
     # The query of any address: signed links are good for whoever has them. Then who may log in there.
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s\"'<>?#\\]*)[?#][^\s\"'<>\\]*", re.IGNORECASE), rf"\1?{REMOVED}"),
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s\"'<>/@\\]+@", re.IGNORECASE), rf"\1{REMOVED}@"),
     (re.compile(r"\b(bearer|basic)(\s+|%20)[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {REMOVED}"),
-    (
-        re.compile(rf"({NAMES}[\"']?\s*(?:=|:|%3d)\s*[\"']?)(?!\[removed\]|null|true|false)[^\s\"',;&\\]{{4,}}", re.IGNORECASE),
-        rf"\1{REMOVED}",
-    ),
+    (re.compile(rf"({NAMES}[\"']?\s*(?:=|:|%3d)\s*[\"']?){VALUE}", re.IGNORECASE), rf"\1{REMOVED}"),
     # The forms of VM0, OpenAI and its likes, GitHub, Slack, AWS and signed JSON.
     (re.compile(r"\b(?:vm0_[a-z]+_|sk-|pk-|gh[oprsu]_|github_pat_|xox[a-z]-|AKIA|ASIA|syn_[a-z]+_)[\w-]{6,}"), REMOVED),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"), REMOVED),
