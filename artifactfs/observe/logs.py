@@ -60,7 +60,12 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record; its keys are in docs/semantics.md."""
+    """One JSON object a record.
+
+    Always ``time`` (UTC), ``level``, ``logger``, ``message``; of work that has an id ``id``, ``operation``, and as far
+    as they are known ``ino``, ``path``, ``fh``, ``pid`` (of who asked), ``source``; ``request`` with ``source``,
+    ``method``, ``url``, ``status``, ``ms``, ``request_id`` for an answer of a service; ``traceback``.
+    """
 
     form: Format = "json"
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 # So that ids of a mount are not those of the one before it, whose lines stand in the same file.
-RUN = secrets.token_hex(2)
+RUN = os.urandom(2).hex()
 _numbers = itertools.count(1)
 
 

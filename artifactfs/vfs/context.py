@@ -48,6 +48,11 @@ class Context:
     path_of: Callable[[Node], str] = lambda node: node.name
     pointer_saved: Callable[[Node], None] = lambda _node: None
 
+    def shown_at(self, node: Node, before: str) -> str:
+        """Return the path of a node; as it was ``before`` if the kernel has forgotten the directories above it."""
+        path = self.path_of(node)
+        return before if before.endswith(f"/{path}") else path
+
     def publisher(self, source: str) -> Publisher:
         """Return what can change a source.
 

@@ -234,7 +234,7 @@ class WriteBack:
     def where(self, job: Job) -> str:
         """Return the path of what a change is about, as it is or was shown."""
         if isinstance(job, Edit) and job.node.parent:
-            return self.context.path_of(job.node)
+            return self.context.shown_at(job.node, job.shown)
         return job.shown
 
     # -- now -------------------------------------------------------------------------------------------------

@@ -179,3 +179,15 @@ def test_the_numbers_can_be_on_loopback_or_nowhere(tmp_path: Path) -> None:
     with mounted(tmp_path, local, extra_config='[metrics]\nlisten = ""') as mount:
         assert mount.status()["metrics"] is None
         assert not list(mount.home.glob("run/artifactfs/*.prom"))
+
+
+def test_a_log_does_not_fill_the_disk(tmp_path: Path) -> None:
+    """However much there is to say: the file and the one before it."""
+    local = {"mine": {"type": "local", "path": str(tmp_path / "store")}}
+    with mounted(tmp_path, local, "--log-level", "debug", extra_config='[log]\nmax-size = "16KiB"') as mount:
+        for _ in range(300):
+            os.statvfs(mount.path)
+        files = sorted(mount.home.glob(".local/state/artifactfs/log/*"))
+        assert len(files) == 2
+        assert all(1000 < file.stat().st_size <= 16 << 10 for file in files)
+        assert "statfs" in files[0].read_text().splitlines()[-1]
