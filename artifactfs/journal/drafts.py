@@ -64,6 +64,7 @@ class Staged:
         dirty: bytes or size changed since the last ``seal``.
         touched: bytes or size changed at all; what was never touched is not saved.
         sealed: a durable record names it.
+        sealed_size: how long it was then, in bytes; -1: it never was.
         writers: open handles that may write.
         executable, mtime_ns: as the writer set them.
         uncopied: bytes of the file it stands for that were left out because the writer begins by dropping them.
@@ -80,6 +81,7 @@ class Staged:
     dirty: bool = False
     touched: bool = False
     sealed: bool = False
+    sealed_size: int = -1
     writers: int = 0
     executable: bool = False
     mtime_ns: int = 0

@@ -41,6 +41,8 @@ MIGRATIONS = (
         mtime_ns INTEGER NOT NULL
     ) STRICT
     """,
+    "CREATE TABLE used (id INTEGER PRIMARY KEY CHECK (id = 1), highest INTEGER NOT NULL) STRICT",
+    "ALTER TABLE changes ADD COLUMN size INTEGER NOT NULL DEFAULT -1",
 )
 # 4 KiB each; some 30 commits of one record.
 CHECKPOINT_PAGES = 64
@@ -54,16 +56,17 @@ RESERVE = 3 * CHECKPOINT_PAGES * 4096
 # How every SQLite database begins.
 _MAGIC = b"SQLite format 3\0"
 _LOAD = """
-    SELECT number, state, what, tries, error, facts, since_ns, executable, mtime_ns FROM changes ORDER BY number
+    SELECT number, state, what, tries, error, facts, since_ns, executable, mtime_ns, size FROM changes ORDER BY number
 """
 _PUT = """
-    INSERT INTO changes (number, state, what, tries, error, facts, since_ns, executable, mtime_ns)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO changes (number, state, what, tries, error, facts, since_ns, executable, mtime_ns, size)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (number) DO UPDATE SET
         state = excluded.state, what = excluded.what, tries = excluded.tries, error = excluded.error,
         facts = excluded.facts, since_ns = excluded.since_ns, executable = excluded.executable,
-        mtime_ns = excluded.mtime_ns
+        mtime_ns = excluded.mtime_ns, size = max(changes.size, excluded.size)
 """
+_USED = "INSERT INTO used VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET highest = excluded.highest"
 _ASIDE = re.compile(r".*\.damaged-(\d+)")
 
 
@@ -80,6 +83,8 @@ class Record:
         facts: what earlier tries have noted.
         since_ns: when it was first acknowledged, since the epoch.
         executable, mtime_ns: of its draft; set by ``Staging.seal``.
+        size: of its draft, in bytes, when that was made durable; what is behind was never acknowledged. It never
+            shrinks here: a draft that did is as long as it is. -1: nobody knows.
     """
 
     number: int
@@ -91,13 +96,18 @@ class Record:
     since_ns: int = field(default_factory=time.time_ns)
     executable: bool = False
     mtime_ns: int = 0
+    size: int = -1
 
 
 class Journal:
-    """The records of one directory of drafts; for any thread, blocking."""
+    """The records of one directory of drafts; for any thread, blocking.
+
+    Records speak of each other and of drafts by their numbers: one that was ever given to something is not given again
+    as long as the database is there.
+    """
 
     def __init__(self, path: Path, highest: int = 0) -> None:
-        """Open the database at ``path``, which is made by the first ``put``.
+        """Open the database at ``path``, which is made by the first ``put``; ``highest`` is that of any draft there.
 
         A damaged one is put aside as ``<path>.damaged-N``, where N is ``highest`` or the first free number above it.
 
@@ -110,8 +120,14 @@ class Journal:
         self._db: sqlite3.Connection | None = None
         self._known: set[int] = set()
         self._holds_reserve = False
-        if not path.exists():
-            return
+        self._counting = threading.Lock()
+        self._highest, self._noted = highest, 0
+        if path.exists():
+            self._begin(highest)
+        self._highest = max(self._highest, self._noted, self.lost_up_to, *self._known)
+
+    def _begin(self, highest: int) -> None:
+        path = self.path
         try:
             with _as_os_error():
                 with path.open("rb") as file:  # SQLite would take an empty one for new, and delete its log
@@ -132,6 +148,12 @@ class Journal:
         """Return the number up to which a draft without a record may have had one, in a damaged database; 0: none."""
         aside = (_ASIDE.fullmatch(path.name) for path in self.path.parent.glob(f"{self.path.name}.damaged-*"))
         return max((int(match[1]) for match in aside if match), default=0)
+
+    def next_number(self) -> int:
+        """Return a number that nothing in this directory has had. It does not wait for the disk."""
+        with self._counting:
+            self._highest += 1
+            return self._highest
 
     def numbers(self) -> list[int]:
         """Return the numbers of all records, also of those that cannot be read."""
@@ -199,7 +221,10 @@ class Journal:
             try:
                 db.executemany(_PUT, rows)
                 db.executemany("DELETE FROM changes WHERE number = ?", [(number,) for number in gone])
+                if (highest := self._highest) > self._noted:
+                    db.execute(_USED, (highest,))
                 db.execute("COMMIT")
+                self._noted = highest
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
@@ -218,6 +243,7 @@ class Journal:
             if verdict != b"ok":
                 raise sqlite3.DatabaseError(verdict)  # noqa: TRY301 - the connection is closed for this too
             self._known = {number for (number,) in db.execute("SELECT number FROM changes")}
+            self._noted = max((highest for (highest,) in db.execute("SELECT highest FROM used")), default=0)
         except BaseException:
             db.close()
             raise
@@ -309,19 +335,22 @@ def _row(record: Record) -> tuple[object, ...]:
     # All text is JSON of ASCII: names and messages may hold bytes that are no UTF-8, which SQLite refuses.
     return (
         record.number, record.state.value, json.dumps(record.what), record.tries, json.dumps(record.error),
-        json.dumps(record.facts), record.since_ns, int(record.executable), record.mtime_ns,
+        json.dumps(record.facts), record.since_ns, int(record.executable), record.mtime_ns, record.size,
     )  # fmt: skip
 
 
 def _record(row: tuple[Any, ...]) -> Record | None:
-    number, state, what, tries, error, facts, since_ns, executable, mtime_ns = row
+    number, state, what, tries, error, facts, since_ns, *of_draft = row
     try:
         known = {str(key): str(value) for key, value in json.loads(facts).items()}
         intent = json.loads(what)
         if not isinstance(intent, dict):
             raise TypeError("its intent is no object")  # noqa: TRY301 - as for the other ways to make no sense
         text = str(json.loads(error))
-        return Record(number, intent, State(state.decode()), tries, text, known, since_ns, bool(executable), mtime_ns)
+        executable, mtime_ns, size = of_draft
+        return Record(
+            number, intent, State(state.decode()), tries, text, known, since_ns, bool(executable), mtime_ns, size
+        )
     except (ValueError, TypeError, AttributeError) as cause:
         log.warning("the record of change %d cannot be read and is left as it is: %s", number, cause)
         return None

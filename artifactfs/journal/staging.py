@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import logging
 import os
 import tempfile
@@ -56,8 +55,6 @@ class Staging:
             os.close(self._lock)
             raise
         self._room = Room(max_bytes, sum(path.stat().st_size for path in drafts.values()))
-        used = max((*drafts, *self.journal.numbers(), self.journal.lost_up_to), default=0)
-        self._numbers = itertools.count(used + 1)
 
     def __repr__(self) -> str:
         """Tell where the drafts are."""
@@ -130,7 +127,7 @@ class Staging:
 
     def next_number(self) -> int:
         """Return a number that no draft or record of this directory has."""
-        return next(self._numbers)
+        return self.journal.next_number()
 
     def open(self) -> Staged:
         """Begin an empty draft."""
@@ -174,14 +171,15 @@ class Staging:
             if staged.closed or staged.deleted:
                 return
             staged.dirty = False  # before the disk is asked: what is written meanwhile makes it dirty again
+            size = staged.size
             try:
                 staged.sync()
                 if staged.new:
                     sync_directory(self.root)
                     staged.new = False
-                record.executable, record.mtime_ns = staged.executable, staged.mtime_ns
+                record.executable, record.mtime_ns, record.size = staged.executable, staged.mtime_ns, size
                 self.journal.put(record)
-                staged.sealed = True
+                staged.sealed, staged.sealed_size = True, size
             except OSError:
                 staged.dirty = True
                 raise
@@ -230,8 +228,13 @@ class Staging:
 
     def _reopen(self, path: Path, record: Record) -> Staged:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if 0 <= record.size < (size := os.fstat(fd).st_size):
+            # Of what was being written when the process ended there may be a part.
+            os.ftruncate(fd, record.size)
+            self._room.give(size - record.size)
         staged = Staged(path, fd, record.number, touched=True, sealed=True, room=self._room)
         staged.executable, staged.mtime_ns, staged.charged = record.executable, record.mtime_ns, staged.size
+        staged.sealed_size = record.size
         return staged
 
     def _drop_unrecorded(self) -> None:

@@ -15,6 +15,7 @@ token. Names come from whoever types them: for what cannot be an id the answer i
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -222,7 +223,13 @@ class Publisher(Protocol):
     and the same attempt: what was carried out already is then found and not done twice. It returns when the service has
     been seen to have what was saved. A failure that may pass is ``Unavailable``, ``Unreachable``, ``TimedOut`` or
     ``QuotaExceeded``; any other is final for this content.
+
+    Attributes:
+        unstorable: bytes that no content has which the service could give back; None: it takes any. They are refused as
+            they are written, since a shell does not look at what ``close`` says.
     """
+
+    unstorable: re.Pattern[bytes] | None
 
     def vet(self, name: str, path: Path, size: int) -> None:
         """Refuse what the service could not give back as it is; called in a thread, before a save is acknowledged.

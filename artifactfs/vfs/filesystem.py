@@ -294,6 +294,7 @@ class FileSystem:
     def write(self, handle: int, offset: int, data: bytes) -> int:
         """Put bytes into an open file's draft."""
         opened = self.handles.get(handle, WriteHandle)
+        self.writer.sealing.take(opened.edit, data)
         return opened.edit.staged.write(offset, data)
 
     async def flush(self, handle: int) -> None:

@@ -94,6 +94,7 @@ def of_edit(edit: Edit, staged: Staged | None = None) -> Record:
     }  # fmt: skip
     record = _record(edit, what)
     record.number, record.executable, record.mtime_ns = own.number, own.executable, own.mtime_ns
+    record.size = own.sealed_size
     return record
 
 

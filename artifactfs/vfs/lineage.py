@@ -8,6 +8,7 @@ the edit. An orphan's bytes live as long as somebody has it open.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -101,14 +102,23 @@ class Lineage:
         elif edit.staged is not edit.given:
             await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
         for earlier in (edit.backup, edit.in_flight):
-            if earlier not in {None, edit.staged, edit.given} and not edit.is_under_way:
+            if earlier is None or earlier in {edit.staged, edit.given} or edit.is_under_way:
+                continue
+            if earlier is edit.in_flight and self._is_being_sent(edit):
+                # Whoever makes the version deletes the bytes then; nobody takes them for a save from here on.
+                await trio.to_thread.run_sync(partial(edit.home.journal.put, drop=[earlier.number]))
+            else:
                 await trio.to_thread.run_sync(edit.home.discard, earlier)
         self.collect(edit.node)
 
+    def _is_being_sent(self, edit: Edit) -> bool:
+        """Tell whether a version of the tree of an edit is just being made."""
+        tree = self.overlay.tree_of(edit.directory, edit.source)
+        return tree is not None and tree.is_under_way
+
     def _is_being_read(self, edit: Edit) -> bool:
         """Tell whether the bytes of an edit are in the version of a tree that is just being made."""
-        tree = self.overlay.tree_of(edit.directory, edit.source)
-        return tree is not None and tree.is_under_way and edit.in_flight is edit.staged
+        return edit.in_flight is edit.staged and self._is_being_sent(edit)
 
     def collect(self, node: Node) -> None:
         """Drop an orphan that nobody has open any more."""

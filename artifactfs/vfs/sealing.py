@@ -7,6 +7,7 @@ durable only with what they were made on.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -131,6 +132,19 @@ class Sealing:
         staged = edit.staged
         publisher = self.context.publisher(edit.source)
         await trio.to_thread.run_sync(publisher.vet, edit.node.name, staged.path, staged.size)
+
+    def take(self, edit: Edit, data: bytes) -> None:
+        """Refuse bytes with which the service could not give a file back; it is again what it was.
+
+        Raises:
+            OSError: EINVAL.
+        """
+        pattern = self.context.publisher(edit.source).unstorable
+        if pattern is None or edit.stays_here or edit.is_orphan or is_passing(edit.node.name):
+            return
+        if pattern.search(data):
+            edit.staged.broken = OSError(errno.EINVAL, "the service stores text only, and this is none")
+            raise edit.staged.broken
 
     async def seal_again(self, edit: Edit) -> None:
         """Make it durable that an edit stands in another place now, or is another file's next version."""

@@ -131,10 +131,12 @@ class WriteBack:
         """Publish what is due, for as long as the mount lives."""
         async with trio.open_nursery() as nursery:
             while True:
-                self._woken = trio.Event()
-                for job in self._startable():
-                    self._begin(job)
-                    nursery.start_soon(self._run, job)
+                # Between the steps of a rename nothing begins that it has found idle.
+                async with self.context.order:
+                    self._woken = trio.Event()
+                    for job in self._startable():
+                        self._begin(job)
+                        nursery.start_soon(self._run, job)
                 with trio.move_on_at(self._next_look()):
                     await self._woken.wait()
 
@@ -245,12 +247,17 @@ class WriteBack:
         Raises:
             ArtifactFSError, OSError: it is kept here, and was not published.
         """
-        while job.under_way is not None:
-            await job.under_way.wait()
-        if not any(job is other for other in self.overlay.jobs()):
-            return  # it has just been published
-        job.error = ""
-        self._begin(job)
+        while True:
+            while job.under_way is not None:
+                await job.under_way.wait()
+            async with self.context.order:
+                if job.under_way is not None:
+                    continue
+                if not any(job is other for other in self.overlay.jobs()):
+                    return  # it has just been published
+                job.error = ""
+                self._begin(job)
+                break
         await self._run(job)
         failure, job.failure = job.failure, None
         if failure is not None:

@@ -108,13 +108,26 @@ def test_names_and_removals(served):
 
 
 def test_what_the_service_cannot_hold_is_refused_at_once(served):
-    """What is no text with EINVAL at close, directories with EPERM; and nothing is sent."""
+    """What is no text with EINVAL, as it is written where that can be told, and at close; directories with EPERM."""
     begin = len(served.lab.seen)
+    before = sorted(os.listdir(served.mount.path / "Research"))
     for data in (b"\xff\xfe", b"a\0b"):
         fd = os.open(served.mount.path / "Research/bin", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        os.write(fd, data)
+        with refused(errno.EINVAL):
+            os.write(fd, data)
         with refused(errno.EINVAL):
             os.close(fd)
+    fd = os.open(served.mount.path / "Research/bin", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    os.write(fd, "é".encode()[:1])
+    with refused(errno.EINVAL):
+        os.close(fd)
+    shell = served.mount.run("sh", "-c", r"printf 'a\0b' > Research/bin", check=False)
+    assert shell.returncode != 0
+    assert sorted(os.listdir(served.mount.path / "Research")) == before
+    plan = served.mount.path / OUTPUT
+    with refused(errno.EINVAL), plan.open("r+b", buffering=0) as file:
+        file.write(b"\0")
+    assert plan.read_bytes() == b"# one\n"
     for place, number in (("x", errno.EROFS), ("Research/x", errno.EPERM), (f"{OUTPUT}/../x", errno.EROFS)):
         with refused(number):
             os.mkdir(os.path.normpath(served.mount.path / place))

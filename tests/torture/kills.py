@@ -219,9 +219,7 @@ class Run:
             wrong.append("the log has something unforeseen: " + log[log.index("unforeseen") - 200 :][:3000])
         if self.service.name == "local":
             for writer in self.writers:
-                wrong += [
-                    f"a call failed with {name}: {how}" for name, how in writer.example.items() if name not in DEAD
-                ]
+                wrong += [f"a call failed: {how}" for name, how in writer.example.items() if name not in DEAD]
         if wrong:
             raise Wrong("\n".join(wrong + self.strange(held)) + self.told())
 
@@ -279,13 +277,14 @@ class Run:
         counts = self.counts
         acked = sum(writer.acked for writer in self.writers)
         refused = ", ".join(f"{count} {name}" for name, count in sorted(counts.refused.items()))
+        odd = [how for writer in self.writers for name, how in writer.example.items() if name not in DEAD]
         bad = ", ".join(f"{count} {kind}" for kind, count in sorted(self.weather.counted.items()))
         return (
             f"{self.service.name}: seed {self.seed}, {counts.kills} kills, {counts.pending} with pending saves,"
             f" {counts.hung} that left a call hanging,"
             f" {acked} saves acknowledged, {counts.published} contents published, {counts.requests} requests"
             f" ({bad or 'no faults'}), {counts.conflicts} conflicts, {time.monotonic() - counts.begun_at:.1f} s;"
-            f" calls that failed: {refused or 'none'}"
+            f" calls that failed: {refused or 'none'}{''.join(f'; {how}' for how in odd)}"
         )
 
 

@@ -115,7 +115,8 @@ class Writer(threading.Thread):
             name = errno.errorcode.get(error.errno or 0, str(error))
             self.refused[name] += 1
             last = record.states[-1]
-            self.example[name] = f"{self.doing} {record.path}, state {last.number}, at {time.strftime('%H:%M:%S')}"
+            at = time.strftime("%H:%M:%S")
+            self.example[name] = f"{name} {self.doing} {record.path}, state {last.number}, at {at}"
 
     def _clean(self) -> None:
         """Remove the temporary files that an interrupted save has left, as its program would."""

@@ -307,3 +307,31 @@ async def test_what_was_open_when_the_mount_ended_is_kept(tmp_path: Path):
         await world.elapse(LATER_S)
         assert world.versions("f") == [b"old", b"old and new"]
         world.nothing_is_left()
+
+
+async def test_a_number_is_not_used_again_while_something_speaks_of_it(tmp_path: Path):
+    """A save that took the place of a later draft outlives it, and the mount; the next one makes another draft."""
+    async with opened(tmp_path, publishing=False) as world:
+        await world.mkdir("w")
+        handle = await world.create("w/.goutputstream-AAAAAA", b"new")
+        await world.put("w/f", b"old")
+        await world.close(handle)
+        await world.rename("w/.goutputstream-AAAAAA", "w/f")
+    for name in ("g", "h", "i"):
+        async with opened(tmp_path, publishing=False) as world:
+            await world.put(f"w/{name}", name.encode())
+    async with opened(tmp_path) as world:
+        assert await world.tree("w") == {"f": b"new", "g": b"g", "h": b"h", "i": b"i"}
+
+
+async def test_what_was_being_appended_when_the_mount_was_killed_is_no_save(tmp_path: Path):
+    """Half of it was made durable: that is what is there, not that with a part of what came after."""
+    async with opened(tmp_path, publishing=False) as world:
+        await world.mkdir("w")
+        for name in ("f", "g"):
+            handle = await world.create(f"w/{name}", b"half\n")
+            await world.fs.flush(handle)
+            world.fs.write(handle, 5, b"and a par")
+        await world.rename("w/g", "w/h")  # which makes durable what there is
+    async with opened(tmp_path) as world:
+        assert await world.tree("w") == {"f": b"half\n", "h": b"half\nand a par"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from artifactfs import errors
+from artifactfs.journal.staging import Staging
 from artifactfs.vfs.filesystem import Change
 from artifactfs.vfs.queue import queue_of
 from artifactfs.vfs.writeback import EMPTY_S, PASSING_S, Policy
@@ -404,3 +407,31 @@ async def test_what_waits_is_found_by_its_path_after_the_kernel_has_forgotten_it
     assert writeback.unsettled("w/f", 1.0) == [world.edit("f")]
     assert len(writeback.unsettled("w", 1.0)) == len(world.overlay.jobs())
     assert writeback.unsettled("elsewhere", 1.0) == []
+
+
+# -- at once -------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_published_between_the_steps_of_a_rename(world: World, monkeypatch: pytest.MonkeyPatch):
+    """What it takes the place of was idle when it began, and is due while the new name is being made durable."""
+    await world.put("w/f", b"old")
+    await world.put("w/.goutputstream-AAAAAA", b"new")
+    reached, go, seal = threading.Event(), threading.Event(), Staging.seal
+
+    def slow(*args: Any) -> None:
+        reached.set()
+        go.wait(10)
+        seal(*args)
+
+    monkeypatch.setattr(Staging, "seal", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.rename, "w/.goutputstream-AAAAAA", "w/f")
+        await trio.to_thread.run_sync(reached.wait, 10)
+        world.clock.jump(5)
+        await trio.to_thread.run_sync(threading.Event().wait, 0.1)
+        go.set()
+    await world.elapse(5)
+    assert world.reports == []
+    assert world.publisher.calls == ["create_file"]
+    assert world.versions("f") == [b"new"]
+    world.nothing_is_left()

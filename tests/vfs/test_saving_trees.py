@@ -293,3 +293,21 @@ async def test_what_is_of_this_machine_never_leaves(tmp_path: Path, standing_sti
         await world.rmdir("w/t/.git")
         await world.elapse(5)
         world.nothing_is_left()
+
+
+@pytest.mark.parametrize("how", ["unlink", "rename over"])
+async def test_what_is_being_sent_is_there_until_it_was(grown: World, how: str):
+    """Written again and then taken away, while the version before is being made of it."""
+    await grown.put("w/t/a", b"A")
+    await grown.put("w/t/b", b"B")
+    held = grown.publisher.next(held=True)
+    await grown.reach(held)
+    await grown.put("w/t/a", b"AA")
+    await (grown.unlink("w/t/a") if how == "unlink" else grown.rename("w/t/b", "w/t/a"))
+    left = {path: what for path, what in BEGAN.items() if path not in {"a", "b"}}
+    left |= {"b": b"B"} if how == "unlink" else {"a": b"B"}
+    assert await grown.tree("w/t") == left
+    held.go.set()
+    await grown.settle()
+    assert grown.reports == []
+    await agree(grown, left)

@@ -19,6 +19,7 @@ from artifactfs.providers.base import Draft
 from artifactfs.providers.local import entries
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -36,6 +37,8 @@ AT_ONCE = 1000
 
 class LocalPublisher:
     """Writes to one store; every call does its work in a worker thread."""
+
+    unstorable: re.Pattern[bytes] | None = None
 
     def __init__(self, view: StoreView, limiter: trio.CapacityLimiter) -> None:
         """Write to the store of ``view``."""

@@ -29,10 +29,11 @@ from artifactfs.providers import limits
 from artifactfs.providers.base import Change
 from artifactfs.providers.syntropic.creation import ARTIFACT, Creation, Wanted, is_of, note_sending, was_sent
 from artifactfs.providers.syntropic.titles import place, retitled
-from artifactfs.providers.syntropic.vetting import vet_size, vet_text, vet_title
+from artifactfs.providers.syntropic.vetting import UNSTORABLE, vet_size, vet_text, vet_title
 from artifactfs.providers.syntropic.writes import FORM_BYTES, Writes
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
     from pathlib import Path
 
@@ -48,6 +49,8 @@ STORE_DOWN_S = 3.0
 
 class Syntropic137Publisher:
     """Writes to one Syntropic137 server; see ``base.Publisher``."""
+
+    unstorable: re.Pattern[bytes] | None = UNSTORABLE
 
     def __init__(self, api: Api, learnt: Learnt, artifact_of: Callable[[ArtifactRow], Artifact]) -> None:
         """Write by the means of ``api``; ``artifact_of`` makes of a row what a listing would show."""

@@ -8,6 +8,7 @@ list fail (all measured, May 2026).
 from __future__ import annotations
 
 import codecs
+import re
 from typing import TYPE_CHECKING
 
 from artifactfs import errors
@@ -35,6 +36,10 @@ def vet_title(title: str) -> None:
     """
     if "\0" in title or any("\ud800" <= c <= "\udfff" for c in title):
         raise errors.NameNotAllowed("the service takes only names that are text (UTF-8, without NUL)", subject=title)
+
+
+# NUL, which its database takes in no text, and bytes that stand nowhere in UTF-8 (RFC 3629).
+UNSTORABLE = re.compile(rb"[\x00\xc0\xc1\xf5-\xff]")
 
 
 def vet_size(size: int) -> None:

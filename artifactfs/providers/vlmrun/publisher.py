@@ -34,6 +34,7 @@ from artifactfs.providers.vlmrun.upload_api import MAX_DIRECT, UNSENDABLE
 from artifactfs.providers.vlmrun.uploaded import Uploaded, fits
 
 if TYPE_CHECKING:
+    import re
     from pathlib import Path
 
     from artifactfs.model.entry import Artifact, DirRef
@@ -68,6 +69,8 @@ def digests(draft: Draft) -> str:
 
 class VlmRunPublisher:
     """Writes to one account's files."""
+
+    unstorable: re.Pattern[bytes] | None = None
 
     def __init__(self, api: VlmRunApi, uploads: UploadApi, contents: Contents, memory: Memory) -> None:
         """Write through ``uploads``, look through ``api`` and ``contents``."""

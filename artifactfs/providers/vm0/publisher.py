@@ -39,6 +39,8 @@ from artifactfs.providers.vm0.unoffered import Unoffered
 from artifactfs.providers.vm0.values import ROLES, role_of
 
 if TYPE_CHECKING:
+    import re
+
     from artifactfs.providers.vm0.api import Vm0Api
     from artifactfs.providers.vm0.schemas import Prepared
 
@@ -76,6 +78,8 @@ class _Push:
 
 class Vm0Publisher(Unoffered):
     """Pushes to one account."""
+
+    unstorable: re.Pattern[bytes] | None = None
 
     def __init__(
         self, source: str, api: Vm0Api, pushes: PushApi, memory: Memory, find: Find, list_all: ListAll

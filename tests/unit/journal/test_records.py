@@ -196,3 +196,16 @@ def test_a_full_disk_does_not_keep_itself_full(tmp_path: Path):
         again = stack.enter_context(contextlib.closing(Journal(disk / "mount-x" / "journal.db")))
         assert again.numbers() == before[1:]
         assert next(record for record in again.load() if record.number == 50).tries == 8
+
+
+def test_a_number_is_never_given_again(tmp_path: Path) -> None:
+    """Not after its record is gone, and not by the next mount: others may still speak of it."""
+    journal = Journal(tmp_path / "journal.db", 3)
+    first, second, third = (journal.next_number() for _ in range(3))
+    assert [first, second, third] == [4, 5, 6]
+    journal.put(Record(first, {"kind": "file", "over": [third]}))
+    journal.put(Record(second, {}), drop=[first])
+    journal.close()
+    again = Journal(tmp_path / "journal.db")
+    assert again.next_number() == third + 1
+    again.close()
