@@ -15,7 +15,6 @@ from typing import Any
 from artifactfs import errors
 from artifactfs.cli import render
 from artifactfs.cli.versions import Compared
-from artifactfs.model.printable import printable
 
 # Of a longer text only the sizes are told: difflib takes seconds for it.
 MAX_TEXT = 8 << 20
@@ -105,7 +104,7 @@ def _lines(row: Row, old: bytes, new: bytes) -> Iterator[str]:
     if row["status"] == "D":
         names[1] = "/dev/null"
     before, after = (_split(data.decode()) for data in (old, new))
-    for line in difflib.unified_diff(before, after, printable(names[0]), printable(names[1]), n=CONTEXT):
+    for line in difflib.unified_diff(before, after, render.printable(names[0]), render.printable(names[1]), n=CONTEXT):
         yield line.removesuffix("\n")
         if not line.endswith("\n"):
             yield "\\ No newline at end of file"

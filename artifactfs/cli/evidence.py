@@ -147,11 +147,6 @@ def left_behind() -> dict[str, Any]:
 def process(pid: int) -> dict[str, Any]:
     """Return what the kernel says of a process and its threads; it need not answer for that."""
     place = Path(f"/proc/{pid}")
-    files: dict[str, int] = {}
-    for fd in (place / "fd").iterdir():
-        kind = _told(lambda fd=fd: os.readlink(fd).partition(":")[0])
-        kind = "file" if kind.startswith("/") else kind
-        files[kind] = files.get(kind, 0) + 1
     tasks = {}
     for task in sorted((place / "task").iterdir())[:MAX_TASKS]:
         facts = {name: _told((task / name).read_text) for name in OF_TASK}
@@ -162,9 +157,22 @@ def process(pid: int) -> dict[str, Any]:
     return {
         "status": [line for line in status if line.startswith(wanted)],
         "limits": (place / "limits").read_text().splitlines(),
-        "open": files,
+        "open": _open_files(place),
         "tasks": tasks,
     }
+
+
+def _open_files(place: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    try:
+        fds = list((place / "fd").iterdir())
+    except OSError as error:  # a process without cores hides them, from its own user, too
+        return {f"({error.strerror})": 0}
+    for fd in fds:
+        kind = _told(lambda fd=fd: os.readlink(fd).partition(":")[0])
+        kind = "file" if kind.startswith("/") else kind
+        found[kind] = found.get(kind, 0) + 1
+    return found
 
 
 def _told(ask: Any) -> str:  # noqa: ANN401 - any function that returns text

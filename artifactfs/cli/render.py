@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from artifactfs.model.printable import printable
+from artifactfs.model.text import printable as harmless
 
 _NAMED = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 # As much of a path as fits beside a bar.
@@ -35,6 +35,11 @@ def size(value: float | None) -> str:
         if value >= unit:
             return f"{value / unit:.1f} {name}"
     return f"{value:.0f} B"
+
+
+def printable(text: object) -> str:
+    """Return anything as text with control characters shown as escapes."""
+    return harmless(str(text))
 
 
 def as_json(value: object) -> None:

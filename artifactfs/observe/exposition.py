@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
-from artifactfs.model.printable import printable
+from artifactfs.model.text import printable
 from artifactfs.observe.measures import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

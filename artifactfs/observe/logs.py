@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from artifactfs.model.printable import printable
+from artifactfs.model.text import printable
 from artifactfs.observe.operations import operation
 
 LEVELS = ("debug", "info", "warning", "error")
