@@ -6,9 +6,12 @@ is damaged, or that a newer artifactfs wrote, is its owner's business: some can 
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+
+from artifactfs import private
 
 # Another process's transaction on the same database lasts milliseconds.
 BUSY_S = 10.0
@@ -22,13 +25,15 @@ def connect(path: Path, migrations: Sequence[str], *pragmas: str) -> sqlite3.Con
     """Return a connection to a database at the newest version, made if missing; for any thread, one at a time.
 
     ``migrations[n]`` are the statements that bring version n to n + 1; version 0 is an empty file. Several processes
-    may open the same one at once, unless ``pragmas`` (before WAL mode is entered) say otherwise.
+    may open the same one at once, unless ``pragmas`` (before WAL mode is entered) say otherwise. The file is the
+    owner's alone.
 
     Raises:
         NewerError: it is of a version that is not known here.
         sqlite3.OperationalError: it is locked, or there is no disk: nothing says that it is damaged.
         sqlite3.DatabaseError: it is damaged.
     """
+    make_file(path)
     db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         for pragma in pragmas:
@@ -40,6 +45,21 @@ def connect(path: Path, migrations: Sequence[str], *pragmas: str) -> sqlite3.Con
         db.close()
         raise
     return db
+
+
+def make_file(path: Path) -> None:
+    """See that there is a file for a database, and that others cannot read it.
+
+    Raises:
+        sqlite3.OperationalError: there is no disk, or something of another user is in its place.
+    """
+    try:
+        private.database(path)
+    except OSError as error:
+        failure = sqlite3.OperationalError(f"unable to open database file: {error}")
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        failure.sqlite_errorcode = sqlite3.SQLITE_FULL if is_full else sqlite3.SQLITE_CANTOPEN
+        raise failure from error
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[str]) -> None:

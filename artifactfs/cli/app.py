@@ -67,6 +67,9 @@ Names = Annotated[
 ]
 
 
+Name = Annotated[str, typer.Argument(help="Whose token; see `artifactfs source list`.", autocompletion=_source_names)]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         render.say(f"artifactfs {artifactfs.__version__}")
@@ -188,6 +191,32 @@ def source_test(names: Names = None, config: ConfigFile = None, as_json: Json = 
 
     with answering():
         raise typer.Exit(checks.test_sources(config, names or [], as_json=as_json))
+
+
+@app.command()
+def login(
+    source: Name,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Try it at the service before it is kept.")] = True,
+    user: Annotated[str | None, typer.Option(help="A password of this user (Syntropic137).", metavar="NAME")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Keep the token of a source, typed without echo or piped in; running mounts use it at once."""
+    from artifactfs.cli import logins
+
+    with answering():
+        logins.login(config, source, user, check=check)
+
+
+@app.command()
+def logout(
+    source: Name,
+    config: ConfigFile = None,
+) -> None:
+    """Forget the token that `artifactfs login` kept for a source, here and in running mounts."""
+    from artifactfs.cli import logins
+
+    with answering():
+        logins.logout(config, source)
 
 
 @cache_app.command("show")

@@ -133,7 +133,7 @@ def _become(reading: int, writing: int) -> int:
 def _detach(log: str) -> None:
     """Leave the caller's terminal and directory; what this process says goes to its log."""
     null = os.open(os.devnull, os.O_RDONLY)
-    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     for fd, where in ((null, 0), (sink, 1), (sink, 2)):
         os.dup2(fd, where)
     os.close(null)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 from pathlib import Path
 
 import trio
 
-from artifactfs import config, errors, observe
+from artifactfs import config, errors, observe, private
 from artifactfs.cli import client, render
 from artifactfs.providers import registry
 from artifactfs.providers.base import Check
@@ -123,6 +124,8 @@ def _cache(settings: config.Config) -> Check:
     existing = next(path for path in (where, *where.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{where}, {render.size(free)} free"
+    if settings.cache.dir is not None and where.exists() and private.is_open_to_others(where):
+        detail += "; others can look into this directory, though not into what we put there"
     return Check("cache", ok=free > LITTLE_DISK and os.access(existing, os.W_OK), detail=detail)
 
 
@@ -147,8 +150,21 @@ def _sources(settings: config.Config) -> list[Check]:
         except errors.ConfigError as error:
             found.append(Check(f"source {name}", ok=False, detail=str(error)))
         else:
-            found.append(Check(f"source {name}", ok=True, detail=source.url or str(source.path)))
+            detail = source.url or str(source.path)
+            if source.token_from:
+                detail += f", token from {source.token_from}"
+            found.append(Check(f"source {name}", ok=True, detail=detail))
+            found += _token_file(name, settings)
     return found
+
+
+def _token_file(name: str, settings: config.Config) -> list[Check]:
+    """Say if others can read a token; mending it is its owner's: somebody may have put it there like that."""
+    path = config.all_sources(settings)[name].token_file
+    if path is None or not private.is_open_to_others(path):
+        return []
+    detail = f"others can read {path} (mode {stat.S_IMODE(path.stat().st_mode):04o}); `chmod 600` it"
+    return [Check(f"token file {name}", ok=False, detail=detail)]
 
 
 def test_sources(config_file: Path | None, names: list[str], *, as_json: bool) -> int:
@@ -162,16 +178,26 @@ def test_sources(config_file: Path | None, names: list[str], *, as_json: bool) -
     for name in config.choose(settings, names, everything=True):
         try:
             source = config.resolve(settings, name)
-            checks = trio.run(_ask, source, settings.mount.timeout)
+            checks = ask(settings, source)
         except errors.ArtifactFSError as error:
             checks = [Check("configuration", ok=False, detail=str(error))]
         found += [Check(f"{name}: {c.what}", c.ok, c.detail) for c in checks]
     return _report(found, as_json=as_json)
 
 
-async def _ask(source: config.Source, timeout_s: float) -> list[Check]:
+def ask(settings: config.Config, source: config.Source) -> list[Check]:
+    """Try a source.
+
+    Raises:
+        ArtifactFSError: it cannot be asked at all.
+    """
+    return trio.run(_ask, source, settings)
+
+
+async def _ask(source: config.Source, settings: config.Config) -> list[Check]:
     try:
-        provider = registry.create(source, _Forgetful(), observe.Observer(), timeout_s)
+        limits = settings.limits.bounds().answers
+        provider = registry.create(source, _Forgetful(), observe.Observer(), settings.mount.timeout, limits)
     except OSError as error:
         return [Check("store", ok=False, detail=f"{source.path}: {error.strerror}")]
     try:

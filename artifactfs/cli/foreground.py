@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
@@ -12,7 +12,7 @@ import trio
 from artifactfs import config, errors, observe
 from artifactfs.cli import mounting, render
 from artifactfs.cli.options import MountOptions
-from artifactfs.daemon import demo, lifecycle
+from artifactfs.daemon import confinement, demo, lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +26,15 @@ Ready = Callable[[], None]
 def run(options: MountOptions) -> int:
     """Mount and stay; return the exit code."""
 
-    def ready() -> None:
-        render.say(f"mounted {options.describe()} at {options.mountpoint}; Ctrl-C unmounts")
-
     def work() -> None:
         settings = options.settings()
+        shown = options.describe()  # while there are variables to describe it from
         observe.set_up_logging(settings.log_level, settings.log.format)
         mounting.check_fuse()
         note = mounting.prepare(options.mountpoint)
         if note:
             render.say(note)
-        _serve(options, settings, ready)
+        _serve(options, settings, lambda: render.say(f"mounted {shown} at {options.mountpoint}; Ctrl-C unmounts"))
 
     return _guarded(work, render.complain)
 
@@ -55,7 +53,13 @@ def run_in_background(found: dict[str, Any], answers: int) -> int:
 
 
 def _serve(options: MountOptions, settings: config.Config, ready: Ready) -> None:
-    trio.run(_demo if options.demo else _mount, options, settings, ready)
+    confinement.no_core()
+    sources = [] if options.demo else options.sources(settings)
+    confinement.forget_variables(config.secret_variables(settings))
+    if options.demo:
+        trio.run(_demo, options, settings, ready)
+    else:
+        trio.run(_mount, options, settings, sources, ready)
 
 
 def _guarded(work: Callable[[], None], failed: Callable[[str], None]) -> int:
@@ -86,8 +90,9 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def _mount(options: MountOptions, settings: config.Config, ready: Ready) -> None:
-    sources = options.sources(settings)
+async def _mount(
+    options: MountOptions, settings: config.Config, sources: Sequence[config.Source], ready: Ready
+) -> None:
     plan = lifecycle.Plan(
         settings, sources, options.mountpoint, at_root=len(sources) == 1, state=config.state_dir()
     )  # fmt: skip

@@ -11,8 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from artifactfs import config, errors
-from artifactfs.cli import background, client
+from artifactfs import config, errors, private
+from artifactfs.cli import background, client, render
 from artifactfs.cli.options import MountOptions
 from artifactfs.daemon import mounts
 from artifactfs.daemon.mounts import socket_path
@@ -129,7 +129,7 @@ def start_in_background(options: MountOptions, log: Path) -> int:
     Raises:
         ConfigError: it could not start; the message is its own.
     """
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = _writable(log)
     # The process goes to "/", where a relative path would mean another place.
     environ = {
         name: os.path.abspath(os.path.expanduser(given)) for name in PATH_VARIABLES if (given := os.environ.get(name))
@@ -141,6 +141,19 @@ def start_in_background(options: MountOptions, log: Path) -> int:
         message = str(answer.get("error") or f"the mount ended before it was ready; see {log}")
         raise errors.ConfigError(message)
     return process.pid
+
+
+def _writable(log: Path) -> Path:
+    """Return where a log can be written: beside the socket if the disk of the state directory takes nothing."""
+    try:
+        private.directory(log.parent.parent)
+        private.directory(log.parent)
+        private.file(log)
+    except OSError as error:
+        other = config.runtime_dir() / log.name
+        render.complain(f"{log} cannot be written ({error.strerror}); the log is {other}")
+        return other
+    return log
 
 
 def _wait_ready(process: background.Begun) -> dict[str, object]:

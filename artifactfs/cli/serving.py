@@ -15,8 +15,9 @@ from pathlib import Path
 import platformdirs
 import trio
 
-from artifactfs import config, errors, observe
+from artifactfs import config, errors, observe, private
 from artifactfs.cli import render
+from artifactfs.daemon import confinement
 from artifactfs.server.app import Serving, serve
 from artifactfs.store.catalog import Store
 
@@ -43,6 +44,8 @@ def run(request: Request) -> None:
     """
     observe.set_up_logging("info")
     token = _token(request.token_file)
+    confinement.no_core()
+    confinement.forget_variables([config.SERVE_ENV])
     if request.store is None and request.demo:
         with tempfile.TemporaryDirectory(prefix="artifactfs-") as directory:
             _serve(request, Path(directory) / "store", token)
@@ -52,7 +55,7 @@ def run(request: Request) -> None:
 
 def _token(path: Path | None) -> str | None:
     if path is None:
-        return os.environ.get("ARTIFACTFS_SERVE_TOKEN") or None
+        return os.environ.get(config.SERVE_ENV) or None
     try:
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -65,6 +68,7 @@ def _token(path: Path | None) -> str | None:
 
 
 def _serve(request: Request, directory: Path, token: str | None) -> None:
+    os.umask(private.OTHERS)  # also for what is uploaded
     store = Store(directory)
     try:
         if request.demo and not store.workflows():

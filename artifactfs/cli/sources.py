@@ -15,9 +15,14 @@ def _row(settings: config.Config, name: str) -> dict[str, Any]:
     try:
         source = config.resolve(settings, name)
     except errors.ConfigError as error:
-        return {"name": name, "service": service, "where": None, "ready": False, "problem": str(error)}
+        return {
+            "name": name, "service": service, "where": None, "token_from": None, "ready": False, "problem": str(error)
+        }  # fmt: skip
     where = str(source.path) if source.service == "local" else source.url
-    return {"name": name, "service": service, "where": where, "ready": True, "problem": None}
+    return {
+        "name": name, "service": service, "where": where, "token_from": source.token_from or None, "ready": True,
+        "problem": None,
+    }  # fmt: skip
 
 
 def show(config_file: Path | None, *, as_json: bool) -> None:
@@ -33,8 +38,11 @@ def show(config_file: Path | None, *, as_json: bool) -> None:
         render.as_json([{**row, "mounted_by_default": row["name"] in chosen} for row in rows])
         return
     render.table(
-        ("", "source", "service", "where"),
-        [("*" if row["name"] in chosen else "", row["name"], row["service"], row["where"]) for row in rows],
+        ("", "source", "service", "where", "token from"),
+        [
+            ("*" if row["name"] in chosen else "", row["name"], row["service"], row["where"], row["token_from"])
+            for row in rows
+        ],
     )
     render.say("* what `artifactfs mount` takes when none is named")
     for row in rows:

@@ -15,8 +15,15 @@ from artifactfs import errors
 from artifactfs.config import explain
 from artifactfs.config.places import APP, config_path
 from artifactfs.config.values import Bytes, FilePath, Listen, Url, Variable
+from artifactfs.model.limits import ANSWERS, AnswerLimits, Bounds, Limits
 
 Service = Literal["vm0", "syntropic137", "vlmrun", "local"]
+
+_ARCHIVES = Limits()
+# Beyond this the parser itself gives up.
+MAX_JSON_DEPTH = ANSWERS.max_json_depth
+# Browsers stop at 20; whoever wants more than this has a loop.
+MAX_REDIRECTS = 50
 
 
 class Section(BaseModel):
@@ -45,12 +52,35 @@ class CacheConfig(Section):
     min_free: Bytes = 1 << 30
 
 
-class ArchiveConfig(Section):
-    """What an archive may expand to; the defaults are explained at ``content.archive_index.Limits``."""
+class LimitsConfig(Section):
+    """What archives and answers from outside may cost; the defaults are explained in ``model/limits.py``."""
 
-    max_output: Bytes | None = None
-    max_ratio: float | None = Field(default=None, gt=1)
-    max_entries: int | None = Field(default=None, gt=0)
+    max_output: Bytes = Field(default=_ARCHIVES.max_output, gt=0, description="bytes that an archive unpacks to")
+    max_archive: Bytes = Field(default=_ARCHIVES.max_archive, gt=0, description="bytes of an archive as it is sent")
+    max_ratio: float = Field(default=_ARCHIVES.max_ratio, gt=1, description="bytes unpacked for each that was sent")
+    max_entries: int = Field(default=_ARCHIVES.max_entries, gt=0, description="files and directories of an archive")
+    max_depth: int = Field(default=_ARCHIVES.max_depth, gt=0, description="directories within one another")
+    max_paths: Bytes = Field(default=_ARCHIVES.max_all_path_bytes, gt=0, description="bytes of all names together")
+    max_header: Bytes = Field(default=_ARCHIVES.max_header_bytes, gt=0, description="bytes of one extended tar header")
+    max_gzip_members: int = Field(default=_ARCHIVES.max_gzip_members, gt=0, description="gzip streams in one archive")
+    max_answer: Bytes = Field(default=ANSWERS.max_answer_bytes, gt=0, description="bytes of one metadata answer")
+    max_values: int = Field(default=ANSWERS.max_values, gt=0, description="values in one answer")
+    max_json_depth: int = Field(default=ANSWERS.max_json_depth, gt=0, le=MAX_JSON_DEPTH, description="of one answer")
+    max_redirects: int = Field(default=ANSWERS.max_redirects, ge=0, le=MAX_REDIRECTS, description="of one request")
+    max_file: Bytes = Field(default=ANSWERS.max_file_bytes, gt=0, description="bytes of content that says no size")
+
+    def bounds(self) -> Bounds:
+        """Return them as who keeps them has them."""
+        archives = Limits(
+            max_output=self.max_output, max_archive=self.max_archive, max_ratio=self.max_ratio,
+            max_entries=self.max_entries, max_depth=self.max_depth, max_all_path_bytes=self.max_paths,
+            max_header_bytes=self.max_header, max_gzip_members=self.max_gzip_members,
+        )  # fmt: skip
+        answers = AnswerLimits(
+            max_answer_bytes=self.max_answer, max_values=self.max_values, max_json_depth=self.max_json_depth,
+            max_redirects=self.max_redirects, max_file_bytes=self.max_file,
+        )  # fmt: skip
+        return Bounds(archives, answers)
 
 
 class MountConfig(Section):
@@ -92,7 +122,7 @@ class Config(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     sources: dict[str, SourceConfig] = Field(default_factory=dict)
     cache: CacheConfig = CacheConfig()
-    archive: ArchiveConfig = ArchiveConfig()
+    limits: LimitsConfig = LimitsConfig()
     mount: MountConfig = MountConfig()
     journal: JournalConfig = JournalConfig()
     log: LogConfig = LogConfig()
@@ -100,7 +130,7 @@ class Config(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "cache": CacheConfig, "archive": ArchiveConfig, "mount": MountConfig, "journal": JournalConfig,
+    "cache": CacheConfig, "limits": LimitsConfig, "mount": MountConfig, "journal": JournalConfig,
     "log": LogConfig, "metrics": MetricsConfig,
 }  # fmt: skip
 

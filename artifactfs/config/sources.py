@@ -1,27 +1,23 @@
-"""From what is configured to sources with address and token."""
+"""From what is configured to sources with address and token; where a token comes from is in ``tokens.py``."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from artifactfs import errors
-from artifactfs.config import explain
+from artifactfs.config import explain, logins, tokens
+from artifactfs.config.logins import Account, Login
 from artifactfs.config.places import APP, config_path
 from artifactfs.config.settings import Config, Service, SourceConfig
 from artifactfs.config.values import parse_url
 
-# What each service's own tools read: the variable with its token, the one with its address, its default address.
-TOKEN_ENV: dict[str, str] = {"vm0": "VM0_TOKEN", "syntropic137": "SYN_API_TOKEN", "vlmrun": "VLMRUN_API_KEY"}
+# What each service's own tools read: the variable with its address, its default address.
 URL_ENV: dict[str, str] = {"vm0": "VM0_API_URL", "syntropic137": "SYN_API_URL", "vlmrun": "VLMRUN_BASE_URL"}
 DEFAULT_URL: dict[str, str] = {
     "vm0": "https://api.vm0.ai",
@@ -36,7 +32,8 @@ LOCAL = "local"
 class Source(BaseModel):
     """A source ready to be used.
 
-    ``fingerprint`` tells it apart in caches that outlive the configuration. ``authorization`` is the header's value.
+    ``fingerprint`` tells it apart in caches that outlive the configuration. ``authorization`` is the header's value,
+    ``token_from`` where it comes from, in words; ``again`` looks once more, and may return another one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,20 +45,28 @@ class Source(BaseModel):
     path: Path | None = None
     requests_per_minute: float | None = None
     allow_private_urls: bool = False
+    token_from: str = ""
+    again: Callable[[], Source] | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def account(self) -> Account:
+        """Return what its tokens are kept for."""
+        return Account(self.name, self.service, str(self.path) if self.service == LOCAL else self.url)
 
     @property
     def fingerprint(self) -> str:
         """Return 16 hex digits of name, service and place."""
-        place = str(self.path) if self.service == LOCAL else self.url
-        return hashlib.sha256(f"{self.service}\0{self.name}\0{place}".encode()).hexdigest()[:16]
+        return self.account.fingerprint
 
 
 def all_sources(config: Config, environ: Mapping[str, str] = os.environ) -> dict[str, SourceConfig]:
-    """Return the configured sources, and those whose service's own variable is set."""
+    """Return the configured sources, and each service whose own variable is set or that has been logged in to."""
     found = dict(config.sources)
     services = {source.type for source in found.values()}
     for service, variable in PRESENCE_ENV.items():
-        if environ.get(variable) and service not in services and service not in found:
+        if service in services or service in found:
+            continue
+        if environ.get(variable) or logins.is_known(service, environ):
             found[service] = SourceConfig.model_validate({"type": service})
     return found
 
@@ -90,27 +95,59 @@ def _must_be_known(name: str, known: Mapping[str, SourceConfig], environ: Mappin
         return
     if name in PRESENCE_ENV:
         where = config_path(environ)
-        message += f": set the variable {PRESENCE_ENV[name]}, or put it under [sources.{name}] in {where}"
+        message += (
+            f": set the variable {PRESENCE_ENV[name]}, or put it under [sources.{name}] in {where},"
+            f" or `artifactfs login {name}`"
+        )
     raise errors.ConfigError(message + explain.near(name, sorted({*known, LOCAL}), "sources"))
 
 
-def resolve(config: Config, name: str, environ: Mapping[str, str] = os.environ) -> Source:
-    """Return a source with its address and token.
+def resolve(
+    config: Config, name: str, environ: Mapping[str, str] = os.environ, *, login: Login | None = None
+) -> Source:
+    """Return a source with its address and token, or with the one of ``login``.
 
     Raises:
         ConfigError: the token is missing; the message says which variable to set.
     """
-    given = all_sources(config, environ).get(name) or SourceConfig.model_validate({"type": LOCAL})
+    given = all_sources(config, environ).get(name)
+    if given is None:
+        given = SourceConfig.model_validate({"type": name if login and name in PRESENCE_ENV else LOCAL})
     if given.type == LOCAL:
         return Source(name=name, service=LOCAL, path=given.path or platformdirs.user_data_path(APP) / "store")
+    # What it holds now is what a mount goes on with, which forgets the variables that hold secrets.
+    environ = dict(environ)
+    url = _url(given, environ)
+    account = Account(name, given.type, url)
+    found = tokens.of_login(name, login) if login else tokens.authorization(account, given, environ)
     return Source(
-        name=name,
-        service=given.type,
-        url=_url(given, environ),
-        authorization=_authorization(name, given, environ),
-        requests_per_minute=given.requests_per_minute,
-        allow_private_urls=given.allow_private_urls,
-    )
+        name=name, service=given.type, url=url, authorization=found.authorization, token_from=found.where,
+        requests_per_minute=given.requests_per_minute, allow_private_urls=given.allow_private_urls,
+        # A login that is only tried must not be saved by the one that is kept already.
+        again=None if login else lambda: resolve(config, name, environ),
+    )  # fmt: skip
+
+
+def account_of(config: Config, name: str, environ: Mapping[str, str] = os.environ) -> Account:
+    """Return what a token for a source is kept for; each service is one under its own name without being configured.
+
+    Raises:
+        ConfigError: there is no such source, it needs no token, or it takes one from elsewhere whatever is kept.
+    """
+    known = all_sources(config, environ)
+    given = known.get(name)
+    if given is None and name in PRESENCE_ENV and name not in {source.type for source in known.values()}:
+        given = SourceConfig.model_validate({"type": name})
+    if given is None and name != LOCAL:
+        message = f"there is no source {name!r}" + explain.near(name, sorted({*known, *PRESENCE_ENV}), "sources")
+        raise errors.ConfigError(message)
+    if given is None or given.type == LOCAL:
+        message = f"source {name!r} is a store on this machine, which needs no token"
+        raise errors.ConfigError(message)
+    if where := tokens.before_login(name, given, environ):
+        message = f"source {name!r} takes its token from {where}, which goes before a login: change it there"
+        raise errors.ConfigError(message)
+    return Account(name, given.type, _url(given, environ))
 
 
 def _url(given: SourceConfig, environ: Mapping[str, str]) -> str:
@@ -118,7 +155,7 @@ def _url(given: SourceConfig, environ: Mapping[str, str]) -> str:
     url = given.url
     if url is None:
         variable = URL_ENV[given.type]
-        said = environ.get(variable) or _own_settings(given.type, environ).get("url") or DEFAULT_URL[given.type]
+        said = environ.get(variable) or tokens.own_settings(given.type, environ).get("url") or DEFAULT_URL[given.type]
         try:
             url = parse_url(said)
         except ValueError as error:
@@ -135,71 +172,3 @@ def _url(given: SourceConfig, environ: Mapping[str, str]) -> str:
             return url if urlsplit(url).path else f"{url}/v1"
         case _:
             return url
-
-
-def _authorization(name: str, given: SourceConfig, environ: Mapping[str, str]) -> SecretStr | None:
-    token = _token(name, given, environ)
-    if token:
-        if not token.isascii() or not token.isprintable() or " " in token:
-            message = f"the token of source {name!r} cannot be sent: it holds spaces, line breaks or odd characters"
-            raise errors.ConfigError(message)
-        return SecretStr(f"Bearer {token}")
-    if given.type == "syntropic137":
-        # The service itself has no authentication; what stands before it may want a password.
-        user, password = environ.get("SYN_API_USER") or "admin", environ.get("SYN_API_PASSWORD")
-        if password:
-            return SecretStr("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
-        if given.token_env is None:
-            return None
-    raise errors.ConfigError(_missing(name, given, environ))
-
-
-def _missing(name: str, given: SourceConfig, environ: Mapping[str, str]) -> str:
-    variable = given.token_env or TOKEN_ENV[given.type]
-    if not variable.isupper():
-        # Rather the token itself than a variable's name: it must not be shown.
-        return (
-            f"source {name!r} ({given.type}): token-env takes the name of a variable, and the one it names is not set"
-        )
-    return (
-        f"source {name!r} ({given.type}) has no token: set the environment variable {variable},"
-        f" or token-env or token-file under [sources.{name}] in {config_path(environ)}"
-    )
-
-
-def _token(name: str, given: SourceConfig, environ: Mapping[str, str]) -> str | None:
-    """Return the token: from what the source itself names, else from the service's variable or settings."""
-    if given.token_env is not None and environ.get(given.token_env):
-        return environ[given.token_env].strip()
-    if given.token_file is not None:
-        try:
-            token = given.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            message = f"source {name!r}: the token file {given.token_file} cannot be read: {said}"
-            raise errors.ConfigError(message) from None
-        if not token:
-            message = f"source {name!r}: the token file {given.token_file} is empty"
-            raise errors.ConfigError(message)
-        return token
-    if given.token_env is not None:
-        return None
-    own = _own_settings(given.type, environ)
-    return (environ.get(TOKEN_ENV[given.type]) or own.get("token") or "").strip() or None
-
-
-def _own_settings(service: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return token and address from the file that the service's own command line writes, if there is one."""
-    home = Path(environ.get("HOME", "/"))
-    try:
-        if service == "vm0":
-            data = json.loads((home / ".vm0/config.json").read_text(encoding="utf-8"))
-            pairs = {"token": data.get("token"), "url": data.get("apiUrl")}
-        elif service == "vlmrun":
-            data = tomllib.loads((home / ".vlmrun/config.toml").read_text(encoding="utf-8"))
-            pairs = {"token": data.get("api_key"), "url": data.get("base_url")}
-        else:
-            return {}
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return {key: value for key, value in pairs.items() if isinstance(value, str) and value}

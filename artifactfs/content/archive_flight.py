@@ -26,6 +26,7 @@ from artifactfs.content.extents import BLOCK
 from artifactfs.content.fetcher import closing
 from artifactfs.content.restart import RestartMap
 from artifactfs.model.content import ByteRange, ContentRef
+from artifactfs.model.limits import named
 from artifactfs.providers.base import ContentStream
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class ArchiveFlight(Arrivals):
         self.index: ArchiveIndex | None = None
         self.points: RestartMap | None = None
         self._open = open_archive
+        self._limits = limits
         self._unpacker = Unpacker(limits, expected)
         self._waiting = bytearray()
         self._ended = False
@@ -180,6 +182,8 @@ class ArchiveFlight(Arrivals):
             message = "the archive has another size than when it was begun to be read"
             raise errors.StaleContent(message, provider=self.archive.source, subject=self.archive.key)
         self.total = stream.total if stream.total is not None else self.total
+        if self.total is not None and self.total > self._limits.max_archive:
+            raise errors.LimitExceeded(f"the archive is larger than {named(self._limits, 'max_archive')} bytes")
         skip = self.received - stream.offset  # a server without ranges begins anew
         if skip < 0:
             message = "the archive's stream begins behind what was asked for"

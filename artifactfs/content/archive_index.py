@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from artifactfs.content.archive_links import NOTHING, ArchiveIndex, Kind, Member, build_index, index_of
 from artifactfs.content.archive_tree import GrowingTree, Refused
-from artifactfs.content.gunzip import Gunzip, Inflater, Limits, plain_inflater
+from artifactfs.content.gunzip import Gunzip, Inflater, plain_inflater
 from artifactfs.content.tar_headers import RawMember, TarScanner
 from artifactfs.errors import CorruptContent
+from artifactfs.model.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = [
     "ArchiveIndex",
@@ -43,7 +45,11 @@ __all__ = [
     "load",
 ]
 
-_FORMAT: Final = b"AFSIDX2\n"
+_FORMAT: Final = b"AFSIDX3\n"
+# Members of one row of the stored form. Written as one text, 400,000 long names that are not UTF-8 took 1.1 GB and held
+# the interpreter for seconds; in rows it is some megabytes, and others run between two.
+ROW: Final = 500
+_LENGTH: Final = struct.Struct("<I")
 _KINDS: Final[dict[str, Kind]] = {"f": "file", "d": "dir", "l": "symlink"}
 
 
@@ -125,9 +131,29 @@ class ArchiveReader:
 
 
 def dump(index: ArchiveIndex) -> bytes:
-    """Serialise, by column: about 20 bytes a member once compressed."""
-    members = index.members
-    columns: dict[str, Any] = {
+    """Serialise: rows of columns, each compressed by itself; about 20 bytes a member."""
+    facts = {
+        "members": len(index.members),
+        "refused": len(index.refused),
+        "stream_size": index.stream_size,
+        "total_size": index.total_size,
+        "notes": index.notes,
+    }
+    rows: list[bytes] = [_FORMAT, _framed(facts)]
+    rows += (_framed(_columns(index.members[at : at + ROW])) for at in range(0, len(index.members), ROW))
+    pairs = [[refused.path, refused.reason] for refused in index.refused]
+    rows += (_framed(pairs[at : at + ROW]) for at in range(0, len(pairs), ROW))
+    return b"".join(rows)
+
+
+def _framed(row: object) -> bytes:
+    # Lone surrogates (names that are not UTF-8) survive only as ASCII escapes, which is json's default.
+    data = zlib.compress(json.dumps(row, separators=(",", ":")).encode("ascii"))
+    return _LENGTH.pack(len(data)) + data
+
+
+def _columns(members: Sequence[Member]) -> dict[str, Any]:
+    return {
         "path": [member.path for member in members],
         "kind": "".join("l" if member.kind == "symlink" else member.kind[0] for member in members),
         "offset": [member.offset for member in members],
@@ -138,13 +164,7 @@ def dump(index: ArchiveIndex) -> bytes:
         "inline": {at: base64.b64encode(member.inline).decode() for at, member in enumerate(members) if member.inline},
         "serial": {at: member.serial for at, member in enumerate(members) if member.serial},
         "sha256": [member.sha256 for member in members],
-        "refused": [[refused.path, refused.reason] for refused in index.refused],
-        "stream_size": index.stream_size,
-        "total_size": index.total_size,
-        "notes": index.notes,
     }
-    # Lone surrogates (names that are not UTF-8) survive only as ASCII escapes, which is json's default.
-    return _FORMAT + zlib.compress(json.dumps(columns, separators=(",", ":")).encode("ascii"))
 
 
 def load(data: bytes) -> ArchiveIndex:
@@ -156,33 +176,43 @@ def load(data: bytes) -> ArchiveIndex:
     if not data.startswith(_FORMAT):
         raise CorruptContent("a stored archive index has another format")
     try:
-        columns = json.loads(zlib.decompress(data[len(_FORMAT) :]))
-        return _from_columns(columns)
-    except (zlib.error, ValueError, KeyError, TypeError) as exc:
+        return _from_rows(_unframed(data))
+    except (zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError, StopIteration) as exc:
         raise CorruptContent("a stored archive index is damaged") from exc
 
 
-def _from_columns(columns: dict[str, Any]) -> ArchiveIndex:
+def _unframed(data: bytes) -> Iterator[Any]:
+    at = len(_FORMAT)
+    while at < len(data):
+        begin = at + _LENGTH.size
+        at = begin + int.from_bytes(data[at:begin], "little")
+        if at > len(data):
+            raise ValueError(at)
+        yield json.loads(zlib.decompress(data[begin:at]))
+
+
+def _from_rows(rows: Iterator[Any]) -> ArchiveIndex:
+    facts = next(rows)
+    members: list[Member] = []
+    refused: list[Refused] = []
+    while len(members) < facts["members"]:
+        members += _from_columns(next(rows))
+    while len(refused) < facts["refused"]:
+        refused += (Refused(path, reason) for path, reason in next(rows))
+    if (len(members), len(refused)) != (facts["members"], facts["refused"]) or next(rows, None) is not None:
+        raise ValueError(facts)
+    return ArchiveIndex(
+        tuple(members), tuple(refused), facts["stream_size"], facts["total_size"], tuple(facts["notes"])
+    )
+
+
+def _from_columns(columns: dict[str, Any]) -> Iterator[Member]:
     executable = set(columns["executable"])
     targets = {int(at): target for at, target in columns["target"].items()}
     inlines = {int(at): base64.b64decode(text) for at, text in columns["inline"].items()}
     serials = {int(at): serial for at, serial in columns["serial"].items()}
     named = ("path", "kind", "offset", "size", "mtime_ns", "sha256")
     rows = zip(*(columns[name] for name in named), strict=True)
-    members = tuple(
-        Member(
-            path,
-            _KINDS[kind],
-            offset,
-            size,
-            at in executable,
-            mtime_ns,
-            targets.get(at),
-            inlines.get(at),
-            serials.get(at, 0),
-            sha256,
-        )
-        for at, (path, kind, offset, size, mtime_ns, sha256) in enumerate(rows)
-    )
-    refused = tuple(Refused(path, reason) for path, reason in columns["refused"])
-    return ArchiveIndex(members, refused, columns["stream_size"], columns["total_size"], tuple(columns["notes"]))
+    for at, (path, kind, offset, size, mtime_ns, sha256) in enumerate(rows):
+        more = targets.get(at), inlines.get(at), serials.get(at, 0), sha256
+        yield Member(path, _KINDS[kind], offset, size, at in executable, mtime_ns, *more)

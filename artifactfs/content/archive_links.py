@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
-from artifactfs.content.archive_tree import MAX_TARGET_BYTES, Dir, GrowingTree, Leaf, Refused, encode, printable
+from artifactfs.content.archive_tree import MAX_TARGET_BYTES, Dir, GrowingTree, Leaf, Refused, encode, quoted
 from artifactfs.errors import LimitExceeded
+from artifactfs.model.limits import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from artifactfs.content.gunzip import Limits
     from artifactfs.content.tar_headers import RawMember
+    from artifactfs.model.limits import Limits
 
 Kind = Literal["file", "dir", "symlink"]
 
@@ -46,7 +47,8 @@ class Member:
         size: of the content; 0 for directories and symbolic links.
         executable: whether any x bit was set; no other permission is kept.
         mtime_ns: None if the archive states none, or nonsense.
-        target: of a symbolic link, as the archive has it.
+        target: of a symbolic link, as the archive has it; also of one that is shown as a file, so that the next version
+            has the link and not what was shown for it.
         inline: the content itself, where it is not in the stream.
         serial: 0, or a number that nothing had that stood at this path before it.
         sha256: of the content of a file, in lower-case hex; None for an empty one.
@@ -153,15 +155,13 @@ class _Flattening:
         if leaf.kind == "file":
             return file_member(path, leaf, serial, self._sha256.get(leaf.offset) if leaf.size else None)
         refusal = self._judge(home, leaf)
-        target: str | None = leaf.target
         text: bytes | None = None
         if refusal is not None:
-            shown = printable(leaf.target[:MAX_TARGET_BYTES])
-            target = None
+            shown = quoted(leaf.target[:MAX_TARGET_BYTES])
             text = f"artifactfs: this symbolic link to {shown} {refusal}, so it is not followed.\n".encode()
         return Member(
             path, "symlink" if text is None else "file", 0, len(text or b""), executable=False,
-            mtime_ns=leaf.mtime_ns, target=target, inline=text, serial=serial,
+            mtime_ns=leaf.mtime_ns, target=leaf.target, inline=text, serial=serial,
         )  # fmt: skip
 
     def _judge(self, home: Dir, leaf: Leaf) -> str | None:
@@ -186,7 +186,7 @@ class _Flattening:
     def _count(self, path: str) -> None:
         self._path_bytes += len(path)
         if self._path_bytes > self._limits.max_all_path_bytes:
-            raise LimitExceeded(f"the tree's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}")
+            raise LimitExceeded(f"the tree's paths exceed {named(self._limits, 'max_all_path_bytes')} bytes")
 
 
 class _Walk:

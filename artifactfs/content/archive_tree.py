@@ -23,12 +23,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from artifactfs.errors import LimitExceeded
+from artifactfs.model.limits import named
+from artifactfs.model.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from artifactfs.content.gunzip import Limits
     from artifactfs.content.tar_headers import RawMember
+    from artifactfs.model.limits import Limits
 
 # Linux' PATH_MAX without its NUL: symlink(2) takes no longer target.
 MAX_TARGET_BYTES = 4095
@@ -137,7 +139,7 @@ class GrowingTree:
 
     def _linked(self, name: bytes) -> Leaf:
         """Find what a hard link names. What that is can only be older: a chain needs no recursion."""
-        shown = printable(decode(name[:MAX_TARGET_BYTES]))
+        shown = quoted(decode(name[:MAX_TARGET_BYTES]))
         try:
             found = self.find(_split(name, self._limits))
         except _RefusedError as refusal:
@@ -180,7 +182,7 @@ class GrowingTree:
     def _count(self) -> None:
         self._entries += 1
         if self._entries > self._limits.max_entries:
-            raise LimitExceeded(f"the archive's tree has more than max_entries = {self._limits.max_entries}")
+            raise LimitExceeded(f"the archive's tree has more entries than {named(self._limits, 'max_entries')}")
 
 
 def _split(name: bytes, limits: Limits) -> list[str]:
@@ -192,14 +194,14 @@ def _split(name: bytes, limits: Limits) -> list[str]:
     if name.startswith(b"/"):
         raise _RefusedError("its name is absolute")
     if len(name) > limits.max_path_bytes:
-        raise _RefusedError(f"its path is longer than max_path_bytes = {limits.max_path_bytes}")
+        raise _RefusedError(f"its path is longer than {limits.max_path_bytes} bytes, Linux' PATH_MAX")
     parts = [part for part in decode(name).split("/") if part not in ("", ".")]
     if ".." in parts:
         raise _RefusedError("its name contains '..'")
     if len(parts) > limits.max_depth:
-        raise _RefusedError(f"it lies deeper than max_depth = {limits.max_depth}")
+        raise _RefusedError(f"it lies deeper than {named(limits, 'max_depth')}")
     if len(name) > limits.max_name_bytes and any(len(encode(part)) > limits.max_name_bytes for part in parts):
-        raise _RefusedError(f"a component of its path is longer than max_name_bytes = {limits.max_name_bytes}")
+        raise _RefusedError(f"a component of its path is longer than {limits.max_name_bytes} bytes, Linux' NAME_MAX")
     return parts
 
 
@@ -213,7 +215,6 @@ def encode(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def printable(text: str) -> str:
+def quoted(text: str) -> str:
     """Quote text by a hostile author, so that a terminal shows it and does not obey it."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return f"“{shown}”"
+    return f"“{printable(text)}”"

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from artifactfs import private
 from artifactfs.content.extents import BLOCK
 
 # Files that stay open between two blocks. Each costs a descriptor, and the disk space of a file evicted meanwhile.
@@ -91,7 +92,7 @@ class BlockFiles:
         try:
             fd = os.open(path, flags, 0o600)
         except FileNotFoundError:
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.directory(Path(path).parent)
             fd = os.open(path, flags, 0o600)
         try:
             for number, data in blocks:
@@ -136,6 +137,6 @@ class BlockFiles:
         Raises:
             OSError: the directory is not there and cannot be made.
         """
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(self.directory)
         disk = os.statvfs(self.directory)
         return disk.f_bavail * disk.f_frsize

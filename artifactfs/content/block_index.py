@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifactfs import database, private
+
 DATABASE = "blocks.db"
 DIRECTORY = "blocks"
 VERSION = 2
@@ -99,7 +101,7 @@ class BlockIndex:
         """
         self.directory = root / DIRECTORY
         self.path = root / DATABASE
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(self.directory)
         self._lock = threading.RLock()
         self._reading = threading.Lock()
         try:
@@ -113,6 +115,7 @@ class BlockIndex:
         self._identity = _identity(self.path)
 
     def _connect(self) -> sqlite3.Connection:
+        database.make_file(self.path)
         return sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
     def _open(self) -> sqlite3.Connection:
@@ -141,7 +144,7 @@ class BlockIndex:
                 db.execute(f'DROP TABLE "{table}"')
             # Bytes without records would fill the disk and never be evicted.
             shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.directory(self.directory)
             for statement in SCHEMA + TRIGGERS:
                 db.execute(statement)
         db.execute(f"PRAGMA user_version={VERSION}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from artifactfs import errors
+from artifactfs import errors, private
 from artifactfs.content import block_index
 from artifactfs.content.block_files import DIRECTORIES, BlockFiles
 from artifactfs.content.block_index import DATABASE, DIRECTORY, BlockIndex
@@ -92,7 +92,7 @@ def check(root: Path, *, repair: bool) -> Findings:
             return found
         # Opening begins a database anew, and its blocks with it.
         block_index.remove(root / DATABASE)
-        (root / DATABASE).touch(mode=0o600)
+        private.file(root / DATABASE)
         found.repaired = True
     with _opened(root) as cache:
         if cache is not None:

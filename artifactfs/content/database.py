@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifactfs import private
 from artifactfs.database import NewerError, connect, migrate
 
 # A power cut may lose the last facts, never corrupts; they are learnt again.
@@ -26,15 +27,15 @@ def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     Raises:
         sqlite3.OperationalError: it is locked, or there is no disk: nothing says that it is damaged.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.directory(path.parent, close=False)
     try:
         return connect(path, migrations, _SYNC)
     except NewerError:
-        _set_aside(path, "newer")
+        set_aside(path, "newer")
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
-        _set_aside(path, f"broken-{time.time_ns()}")
+        set_aside(path, f"broken-{time.time_ns()}")
     return connect(path, migrations, _SYNC)
 
 
@@ -45,7 +46,12 @@ def open_memory(migrations: Sequence[str]) -> sqlite3.Connection:
     return db
 
 
-def _set_aside(path: Path, mark: str) -> None:
+def set_aside(path: Path, mark: str) -> None:
+    """Keep a database for whoever wants to look, under another name.
+
+    Raises:
+        OSError: the disk says no, or somebody was faster.
+    """
     path.replace(path.with_suffix(f".{mark}"))
     # The log would be replayed into the new database.
     for part in ("-wal", "-shm"):

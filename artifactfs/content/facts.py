@@ -9,21 +9,16 @@ elsewhere never meets facts of the old place.
 from __future__ import annotations
 
 import json
-import logging
-import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cachetools import LRUCache
 
-from artifactfs.content.database import open_database, open_memory
+from artifactfs.content.lasting import Lasting
 from artifactfs.content.metadata import Metadata
-
-log = logging.getLogger(__name__)
 
 # SQLite's own default limit on the number of host parameters was 999 for years; stay below it.
 CHUNK = 500
@@ -64,46 +59,19 @@ class Facts:
 
     def __init__(self, path: Path) -> None:
         """Open it, made if missing; one that cannot be read is set aside and begun anew."""
-        self._lock = threading.RLock()
-        self._spill: sqlite3.Connection | None = None
+        self._db = Lasting(path, MIGRATIONS, oldest={"first_seen"})
         self._pointers: LRUCache[str, PointerFact] = LRUCache(POINTERS)
-        self._others = -1
-        self._db = open_database(path, MIGRATIONS)
+        self._others: object = None
         self.metadata = Metadata(path.with_name("metadata.db"))
 
     def close(self) -> None:
         """Close the database, and that of the listings."""
         self.metadata.close()
-        with self._lock:
-            self._db.close()
-            if self._spill is not None:
-                self._spill.close()
-
-    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return what the database has, and behind it what it could not take: the later row of a key is the newer."""
-        with self._lock:
-            rows = self._db.execute(sql, values).fetchall()
-            return rows if self._spill is None else rows + self._spill.execute(sql, values).fetchall()
+        self._db.close()
 
     def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
-        rows = self._rows(sql, *values)
+        rows = self._db.rows(sql, *values)
         return rows[-1] if rows else None
-
-    def _do(self, sql: str, *rows: Sequence[object]) -> None:
-        """Write rows, all or none; what a full disk does not take is kept in memory for as long as the mount lives."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(sql, rows)
-                self._db.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if self._spill is None:
-                    log.warning("what is learnt is kept in memory only: %s", error)
-                    self._spill = open_memory(MIGRATIONS)
-            if self._spill is not None:
-                self._spill.executemany(sql, rows)
 
     def sizes(self, keys: Iterable[str]) -> dict[str, int]:
         """Return the settled sizes among these contents."""
@@ -113,17 +81,17 @@ class Facts:
             part = wanted[begin : begin + CHUNK]
             marks = ",".join("?" * len(part))
             query = f"SELECT key, bytes FROM size WHERE key IN ({marks})"  # noqa: S608 - question marks
-            found.update(self._rows(query, *part))
+            found.update(self._db.rows(query, *part))
         return found
 
     def put_size(self, key: str, size: int) -> None:
         """Keep the size of a content in bytes."""
-        self._do("INSERT OR REPLACE INTO size VALUES (?, ?)", (key, size))
+        self._db.do("INSERT OR REPLACE INTO size VALUES (?, ?)", (key, size))
 
     def pointer(self, key: str) -> PointerFact | None:
         """Return what a pointer's bytes were when last read; from memory, unless another mount has written since."""
-        with self._lock:
-            (others,) = self._db.execute("PRAGMA data_version").fetchone()
+        with self._db.lock:
+            others = self._db.version()
             if others != self._others:
                 self._others = others
                 self._pointers.clear()
@@ -142,11 +110,11 @@ class Facts:
         if changed_ns is not None:
             changed = changed_ns
         fact = PointerFact(sha256, size, time.time(), changed)
-        self._do(
+        self._db.do(
             "INSERT OR REPLACE INTO pointer VALUES (?, ?, ?, ?, ?)",
             (key, fact.sha256, fact.size, fact.checked_at, fact.changed_ns),
         )  # fmt: skip
-        with self._lock:
+        with self._db.lock:
             self._pointers[key] = fact
         return fact
 
@@ -157,7 +125,7 @@ class Facts:
 
     def put_archive_index(self, key: str, data: bytes) -> None:
         """Keep the index of an archive that was read to its end and verified."""
-        self._do("INSERT OR REPLACE INTO archive_index VALUES (?, ?)", (key, data))
+        self._db.do("INSERT OR REPLACE INTO archive_index VALUES (?, ?)", (key, data))
 
     def first_seen(self, keys: Iterable[str]) -> dict[str, int]:
         """Return when each was seen first, in ns; those not seen before are seen now."""
@@ -171,12 +139,13 @@ class Facts:
     def _first_seen(self, wanted: list[str], now: int) -> dict[str, int]:
         marks = ",".join("?" * len(wanted))
         query = f"SELECT key, ns FROM first_seen WHERE key IN ({marks})"  # noqa: S608 - question marks
-        with self._lock:
-            found: dict[str, int] = dict(self._rows(query, *wanted))
+        with self._db.lock:
+            found: dict[str, int] = dict(self._db.rows(query, *wanted))
             new = [(key, now) for key in wanted if key not in found]
             if new:
-                self._do("INSERT OR IGNORE INTO first_seen VALUES (?, ?)", *new)
-                found = dict(self._rows(query, *wanted))  # another mount may have been quicker
+                self._db.do("INSERT OR IGNORE INTO first_seen VALUES (?, ?)", *new)
+                # Another mount may have been quicker.
+                found = dict(new) | dict(self._db.rows(query, *wanted))
             return found
 
     def memory(self, source: str) -> SourceMemory:
@@ -185,7 +154,7 @@ class Facts:
 
     def remember(self, source: str, key: str, value: object) -> None:
         """Keep a provider's fact."""
-        self._do("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", (source, key, json.dumps(value)))
+        self._db.do("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", (source, key, json.dumps(value)))
 
     def recall(self, source: str, key: str) -> Any | None:  # noqa: ANN401 - JSON
         """Return a provider's fact."""
@@ -196,7 +165,7 @@ class Facts:
         """Return a provider's facts whose key begins with ``prefix``."""
         # A range of the primary key: the memory of one source may hold 100,000 facts. No text stands above U+10FFFF.
         query = "SELECT key, value FROM memory WHERE source=? AND key>=? AND key<?"
-        rows = dict(self._rows(query, source, prefix, prefix + LAST))
+        rows: dict[str, str] = dict(self._db.rows(query, source, prefix, prefix + LAST))
         return [(key, json.loads(value)) for key, value in rows.items()]
 
 

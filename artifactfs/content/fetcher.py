@@ -15,9 +15,11 @@ from artifactfs.content import readahead
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK
 from artifactfs.content.facts import Facts
-from artifactfs.content.filling import MAX_BREAKS, PROBE_BYTES, Filler, OpenStream, closing
+from artifactfs.content.filling import MAX_BREAKS, PROBE_BYTES, Filler, OpenStream
 from artifactfs.content.flight import Flight
+from artifactfs.content.whole import closing
 from artifactfs.model.content import Access, ContentRef, Exact
+from artifactfs.model.limits import ANSWERS, AnswerLimits
 from artifactfs.providers.limits import Lane, lane, line
 
 __all__ = ["MAX_BREAKS", "PROBE_BYTES", "Fetcher", "OpenStream", "closing"]
@@ -39,16 +41,17 @@ class Fetcher:
         facts: Facts,
         open_stream: OpenStream,
         max_streams: Callable[[str], int] = _any_number,
+        limits: AnswerLimits = ANSWERS,
     ) -> None:
         """Run flights in ``nursery``.
 
         ``open_stream`` asks the provider that a reference belongs to; ``max_streams`` says how many requests at once a
-        source can spare for one file.
+        source can spare for one file; ``limits`` are those of content that says no size.
         """
         self._nursery = nursery
         self._store = store
         self._facts = facts
-        self._filler = Filler(store, facts, open_stream)
+        self._filler = Filler(store, facts, open_stream, limits)
         self._max_streams = max_streams
         self._flights: dict[str, list[Flight]] = {}
 

@@ -2,15 +2,17 @@
 
 Rules of this file: only bytes that came whole become blocks; a block goes to those who wait for it first and to the
 store after, and no further one is taken before the store has room. Bytes that have a known SHA-256 are checked before
-anybody sees them.
+anybody sees them. A stream is left where its content should have ended, at the latest at ``limits.max-file``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import trio
 from cachetools import LRUCache
@@ -21,7 +23,9 @@ from artifactfs.content.extents import BLOCK, count
 from artifactfs.content.facts import Facts
 from artifactfs.content.flight import Flight
 from artifactfs.content.readahead import Pace
+from artifactfs.content.whole import check_size, closing, read_whole
 from artifactfs.model.content import Access, ByteRange, ContentRef, Exact
+from artifactfs.model.limits import ANSWERS, AnswerLimits
 from artifactfs.providers.base import ContentStream
 
 log = logging.getLogger(__name__)
@@ -34,16 +38,21 @@ MAX_BREAKS = 3
 PROBE_BYTES = 4 * BLOCK
 # Contents that were found to come only as a whole. One that is forgotten is found out again with the next range.
 UNRANGED = 4096
+# Content that is checked before anybody sees it is held in memory up to this size, and set aside on disk beyond it.
+HELD = 16 << 20
 
 
 class Filler:
     """Runs flights of one mount."""
 
-    def __init__(self, store: BlockStore, facts: Facts, open_stream: OpenStream) -> None:
+    def __init__(
+        self, store: BlockStore, facts: Facts, open_stream: OpenStream, limits: AnswerLimits = ANSWERS
+    ) -> None:
         """Fill ``store``; ``open_stream`` asks the provider that a reference belongs to."""
         self._store = store
         self._facts = facts
         self._open = open_stream
+        self._limits = limits
         self.paces: dict[str, Pace] = {}
         self._unranged: LRUCache[str, Flight] = LRUCache(UNRANGED)
         """By key: the flight that last brought the whole of a content of which there are no ranges."""
@@ -129,6 +138,7 @@ class Filler:
                     return self._is_known(flight)
                 if self._only_size_was_wanted(flight):
                     return True
+                self._check_length(flight, cutter.position)
         end, rest = cutter.end()
         if flight.total is None:
             self._learn_total(flight, end)
@@ -138,6 +148,18 @@ class Filler:
         if rest is not None:
             await self._keep(flight, end // BLOCK, rest)
         return True
+
+    def _check_length(self, flight: Flight, position: int) -> None:
+        """Leave a stream that goes on behind the end of its content, or for ever.
+
+        Raises:
+            CorruptContent, LimitExceeded.
+        """
+        if flight.total is None:
+            check_size(position, self._limits)
+        elif position > flight.total:
+            message = f"the content goes on behind the {flight.total} bytes that it should have"
+            raise errors.CorruptContent(message, provider=flight.ref.source, subject=flight.ref.key)
 
     def _is_known(self, flight: Flight) -> bool:
         """Tell whether the size is known; if a range does not tell it, the whole is asked for, to its end."""
@@ -166,17 +188,47 @@ class Filler:
 
     async def _run_verified(self, flight: Flight) -> None:
         """Bring content that is named by its hash: nobody sees a byte before the whole has been checked."""
-        data = bytearray()
-        async with self._open(flight.ref, ByteRange(0, None)) as stream:
-            flight.opened = True
-            async for chunk in stream.chunks:
-                data += chunk
-        if hashlib.sha256(data).hexdigest() != flight.ref.sha256:
+        ref, flight.opened = flight.ref, True
+        size = ref.size.value if isinstance(ref.size, Exact) else self._limits.max_file_bytes
+        if not await (self._bring_held(flight, size) if size <= HELD else self._bring_aside(flight, size)):
             message = "the service has other bytes there now"
-            raise errors.StaleContent(message, provider=flight.ref.source, subject=flight.ref.key)
+            raise errors.StaleContent(message, provider=ref.source, subject=ref.key)
+
+    async def _bring_held(self, flight: Flight, most: int) -> bool:
+        """Bring content by way of memory; return whether it is what its name says."""
+        data = bytearray()
+        async with self._open(flight.ref, ByteRange(0, None)) as stream, closing(stream.chunks) as chunks:
+            async for chunk in chunks:
+                data += chunk
+                if len(data) > most:
+                    return False
+        if hashlib.sha256(data).hexdigest() != flight.ref.sha256:
+            return False
         flight.learn_total(len(data))
         for index in range(count(len(data))):
             await self._keep(flight, index, bytes(data[index * BLOCK : (index + 1) * BLOCK]))
+        return True
+
+    async def _bring_aside(self, flight: Flight, most: int) -> bool:
+        """Bring content under a name of its own; once it was checked, return whether it is what its name says."""
+        ref, key = flight.ref, f"{flight.ref.key}#{secrets.token_hex(8)}"
+        limits = replace(self._limits, max_file_bytes=most)
+        try:
+            sha256, size = await read_whole(self._open(ref, ByteRange(0, None)), self._store, key, limits)
+        except errors.LimitExceeded:
+            if isinstance(ref.size, Exact):
+                return False
+            raise
+        if sha256 != ref.sha256:
+            self._store.discard(key)
+            return False
+        self._store.identify(key, sha256, keep_name=False)
+        flight.learn_total(size)
+        for index in flight.waited_for():
+            block = self._store.get_nowait(ref.key, index) or await self._store.fetch(ref.key, index)
+            if block is not None:
+                flight.deliver(index, block)
+        return True
 
 
 class Cutter:
@@ -215,13 +267,3 @@ class Cutter:
         """Return where the stream ended, and the block that it ended in, if it was there from its beginning."""
         rest = b"".join(self._parts) if self._parts else None
         return self.position, None if self._skip else rest
-
-
-@asynccontextmanager
-async def closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """End a stream's chunks with the block: a generator that is left in its middle would end when it is collected."""
-    try:
-        yield chunks
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()

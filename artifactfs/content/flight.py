@@ -49,6 +49,10 @@ class Flight:
         """Tell whether anybody waits for a block."""
         return bool(self._waiting)
 
+    def waited_for(self) -> list[int]:
+        """Return the blocks that somebody waits for, in their order."""
+        return sorted(self._waiting)
+
     def covers(self, index: int) -> bool:
         """Tell whether the block is still to come."""
         return index >= self.next and (self.stop is None or index < self.stop) and not self.landed.is_set()

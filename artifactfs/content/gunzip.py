@@ -20,13 +20,15 @@ from __future__ import annotations
 import codecs
 import enum
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from artifactfs.errors import CorruptContent, LimitExceeded
+from artifactfs.model.limits import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+
+    from artifactfs.model.limits import Limits
 
 MIB = 1024 * 1024
 
@@ -44,37 +46,6 @@ SNIFF_LENGTH = 512
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WBITS = 16 + zlib.MAX_WBITS  # 16 tells zlib: gzip header, and a trailer that is checked
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an archive may cost. Every number is a default that configuration may change.
-
-    Attributes:
-        max_output: decompressed bytes. The cache's default size: more could not be kept anyway.
-        max_ratio: output per input byte. Deflate's best is 1032; measured: logs 7-20, JSON lines 26, one line
-            repeated 290-410, a sparse bitmap 510, zeros 1028. So this stops zeros and nothing that is meant.
-        ratio_floor: output below which the ratio does not matter: it costs under a second to find out.
-        max_gzip_members: an eStargz has about one per file, so the same as the entries.
-        max_entries: headers in the tar, and entries in the tree with directories that are only implied. Peak
-            memory is about 0.6 KB for each, so this bounds it to some 300 MB; trees of packages have 1e5.
-        max_depth: components of a path; the service's own walk over a working directory stops there.
-        max_name_bytes: one component; Linux' NAME_MAX.
-        max_path_bytes: one path; Linux' PATH_MAX, beyond it no program can name the file.
-        max_all_path_bytes: all paths and link targets together, so that long ones do not defeat max_entries.
-        max_header_bytes: one PAX or GNU long-name header; they are the only tar data held in memory.
-    """
-
-    max_output: int = 10 * 1024 * MIB
-    max_ratio: int = 600
-    ratio_floor: int = 256 * MIB
-    max_gzip_members: int = 500_000
-    max_entries: int = 500_000
-    max_depth: int = 256
-    max_name_bytes: int = 255
-    max_path_bytes: int = 4095
-    max_all_path_bytes: int = 128 * MIB
-    max_header_bytes: int = 1 * MIB
 
 
 class Inflater(Protocol):
@@ -147,6 +118,8 @@ class Gunzip:
         for start in range(0, len(data), INPUT_STEP):
             step = data[start : start + INPUT_STEP]
             self.bytes_in += len(step)
+            if self.bytes_in > self._limits.max_archive:
+                raise LimitExceeded(f"the archive is larger than {named(self._limits, 'max_archive')} bytes")
             while step and self._state is not _State.GARBAGE:
                 step = (yield from self._inflate(step)) if self._state is _State.MEMBER else self._enter(step)
 
@@ -183,7 +156,7 @@ class Gunzip:
 
     def _begin_member(self, begin_in: int) -> None:
         if self.members >= self._limits.max_gzip_members:
-            raise LimitExceeded(f"the archive has more than max_gzip_members = {self._limits.max_gzip_members}")
+            raise LimitExceeded(f"the archive has more gzip members than {named(self._limits, 'max_gzip_members')}")
         self._inflater = self._make_inflater(begin_in, self.bytes_out)
         self._head = b""
         self._state = _State.MEMBER
@@ -213,11 +186,9 @@ class Gunzip:
         self.bytes_out += length
         limits = self._limits
         if self.bytes_out > limits.max_output:
-            raise LimitExceeded(f"the archive unpacks to more than max_output = {limits.max_output} bytes")
+            raise LimitExceeded(f"the archive unpacks to more than {named(limits, 'max_output')} bytes")
         if self.bytes_out > limits.ratio_floor and self.bytes_out > limits.max_ratio * self.bytes_in:
-            raise LimitExceeded(
-                f"the archive unpacks to more than max_ratio = {limits.max_ratio} times its size: a bomb"
-            )
+            raise LimitExceeded(f"the archive unpacks to more than {named(limits, 'max_ratio')} times its size: a bomb")
 
 
 _MAGICS: tuple[tuple[bytes, str], ...] = (

@@ -8,19 +8,20 @@ read and written on the event loop, which must not wait while 100,000 entries ar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from artifactfs.content.database import open_database
+from artifactfs.content.lasting import Reopened
 from artifactfs.model import codec
 from artifactfs.model.entry import DirRef, Entry, Version
 
@@ -47,6 +48,8 @@ MIGRATIONS = (
         complete INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (source, artifact)
     );
     """,
+    # Of the data; what was kept without one has none.
+    "ALTER TABLE versions ADD COLUMN digest BLOB",
 )
 # Entries in a part: packing or reading one holds the interpreter for about 5 ms (measured: 10 us an entry).
 PART = 500
@@ -57,6 +60,8 @@ ROOM_S = 0.02
 SOON_S = 0.002
 # What nobody has asked for in half a year is dropped.
 KEPT_S = 180 * 86400.0
+# Nobody else would notice: SQLite has no checksums.
+CHANGED = "it is not what was kept"
 # Writing what waits at the end of a mount; a listing of 100,000 entries takes about 2 s on a busy machine.
 END_S = 10.0
 
@@ -109,10 +114,10 @@ class Metadata:
     def __init__(self, path: Path) -> None:
         """Keep it at ``path``."""
         self._path = path
+        self._reader = Reopened(path, MIGRATIONS)
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._reading = threading.Lock()
-        self._db: sqlite3.Connection | None = None
         self._waiting: dict[Key, Kept | None] = {}
         self._writing: dict[Key, Kept | None] = {}
         self._thread: threading.Thread | None = None
@@ -174,9 +179,7 @@ class Metadata:
         if self._thread is not None:
             self._thread.join(END_S)
         with self._reading:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+            self._reader.close()
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -204,25 +207,29 @@ class Metadata:
         except ValueError as error:
             log.info("what was kept of %s cannot be read: %s", key[0], error)
         except sqlite3.Error as error:
-            log.warning("the kept listings cannot be read: %s", error)
+            log.info("the kept listings cannot be read: %s", error)
         return None
 
     def _query(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         with self._reading:
             if self._is_closing:
                 return []
-            if self._db is None:
-                self._db = open_database(self._path, MIGRATIONS)
-            return self._db.execute(sql, values).fetchall()
+            try:
+                return self._reader.get().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                self._reader.suspect(error)
+                raise
 
     def _read_listing(self, key: Key) -> KeptListing | None:
         rows = self._query(
-            "SELECT id, fetched_at, ttl_s, complete, note, at, data FROM listing JOIN part ON listing=id"
+            "SELECT digest, fetched_at, ttl_s, complete, note, at, data FROM listing JOIN part ON listing=id"
             " WHERE source=? AND ref=? ORDER BY at", *key[1:],
         )  # fmt: skip
         if not rows:
             return None
-        _, fetched_at, ttl_s, complete, note, *_ = rows[0]
+        digest, fetched_at, ttl_s, complete, note, *_ = rows[0]
+        if _digest(_bytes(row[-1]) for row in rows) != digest:
+            raise ValueError(CHANGED)
         reader = codec.Reader()
         entries = [entry for row in rows for entry in reader.entries(_bytes(row[-1]))]
         note = note if isinstance(note, str) else None
@@ -230,11 +237,13 @@ class Metadata:
 
     def _read_versions(self, key: Key) -> KeptVersions | None:
         rows = self._query(
-            "SELECT fetched_at, complete, current, data FROM versions WHERE source=? AND artifact=?", *key[1:]
+            "SELECT fetched_at, complete, current, data, digest FROM versions WHERE source=? AND artifact=?", *key[1:]
         )
         if not rows:
             return None
-        fetched_at, complete, current, data = rows[0]
+        fetched_at, complete, current, data, digest = rows[0]
+        if digest is not None and _digest([_bytes(data)]) != digest:
+            raise ValueError(CHANGED)
         ordered = codec.Reader().versions(_bytes(data))
         current = json.loads(current) if isinstance(current, str) else None
         return KeptVersions(ordered, _float(fetched_at), bool(complete), current)
@@ -242,7 +251,7 @@ class Metadata:
     # -- writing, in the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        db: sqlite3.Connection | None = None
+        writer, is_told, has_forgotten = Reopened(self._path, MIGRATIONS), False, False
         while True:
             with self._news:
                 while not self._waiting and not self._is_closing:
@@ -251,23 +260,29 @@ class Metadata:
                     break
                 self._writing, self._waiting = self._waiting, {}
             try:
-                if db is None:
-                    db = open_database(self._path, MIGRATIONS)
+                db = writer.get()
+                if not has_forgotten:
                     _forget_old(db)
+                    has_forgotten = True
                 self._write(db)
+                is_told = False
             except sqlite3.Error as error:
-                log.warning("listings cannot be kept: %s", error)
+                writer.suspect(error)
+                # Once for each time that the disk takes no more: there is a listing every few seconds.
+                log.log(logging.INFO if is_told else logging.WARNING, "listings cannot be kept: %s", error)
+                is_told = True
             finally:
                 with self._lock:
                     self._writing = {}
-        if db is not None:
-            db.close()
+        writer.close()
 
     def _write(self, db: sqlite3.Connection) -> None:
         for key, kept in list(self._writing.items()):
             try:
                 _write(db, key, kept)
-            except (ValueError, RecursionError, TypeError, OverflowError) as error:
+            except sqlite3.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - without this thread everybody would wait for room for ever
                 log.info("%s of %s cannot be kept: %s", key[0], key[2], error)
             with self._lock:
                 del self._writing[key]
@@ -293,11 +308,24 @@ def _float(value: object) -> float:
 
 def _forget_old(db: sqlite3.Connection) -> None:
     before = time.time() - KEPT_S
+    with _transaction(db):
+        db.execute("DELETE FROM part WHERE listing IN (SELECT id FROM listing WHERE fetched_at < ?)", (before,))
+        db.execute("DELETE FROM listing WHERE fetched_at < ?", (before,))
+        db.execute("DELETE FROM versions WHERE fetched_at < ?", (before,))
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit at the end, or nothing happened."""
     db.execute("BEGIN IMMEDIATE")
-    db.execute("DELETE FROM part WHERE listing IN (SELECT id FROM listing WHERE fetched_at < ?)", (before,))
-    db.execute("DELETE FROM listing WHERE fetched_at < ?", (before,))
-    db.execute("DELETE FROM versions WHERE fetched_at < ?", (before,))
-    db.execute("COMMIT")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # SQLite ends the transaction itself when the disk is full.
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
 
 
 def _write(db: sqlite3.Connection, key: Key, kept: Kept | None) -> None:
@@ -305,20 +333,20 @@ def _write(db: sqlite3.Connection, key: Key, kept: Kept | None) -> None:
         data = codec.pack_versions(kept.ordered)
         current = None if kept.current is None else json.dumps(kept.current)
         db.execute(
-            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?)",
-            (*key[1:], kept.fetched_at, current, kept.complete, data),
+            "INSERT OR REPLACE INTO versions (source, artifact, fetched_at, current, complete, data, digest)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key[1:], kept.fetched_at, current, kept.complete, data, _digest([data])),
         )
         return
     # Packed before the transaction begins: another mount may want to write, too.
     parts = [] if kept is None else _parts(kept.entries)
-    digest = hashlib.blake2b(b"".join(hashlib.blake2b(part).digest() for part in parts), digest_size=16).digest()
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    digest = _digest(parts)
+    with _transaction(db):
         _replace(db, key, kept, parts, digest)
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    return hashlib.blake2b(b"".join(hashlib.blake2b(part).digest() for part in parts), digest_size=16).digest()
 
 
 def _parts(entries: Sequence[Entry]) -> list[bytes]:

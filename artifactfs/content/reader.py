@@ -40,6 +40,7 @@ from artifactfs.model.content import (
     Pointer,
 )
 from artifactfs.model.entry import TreeMember
+from artifactfs.model.limits import DEFAULTS, Bounds
 from artifactfs.providers.base import ContentStream, Draft, Provider
 from artifactfs.providers.limits import background
 
@@ -70,7 +71,7 @@ class ContentReader:
         *,
         local_path: Callable[[ContentRef], Path],
         fingerprints: Mapping[str, str],
-        make_limits: Callable[[], archive_index.Limits] = archive_index.Limits,
+        limits: Bounds = DEFAULTS,
     ) -> None:
         """Wire the route.
 
@@ -84,8 +85,9 @@ class ContentReader:
         self.flights = SingleFlight(nursery)
         self._providers = providers
         self._local_path = local_path
-        self.archives = Archives(nursery, store, facts, self._provider_stream, make_limits)
-        self.fetcher = Fetcher(nursery, store, facts, self._provider_stream, self._max_streams)
+        self._limits = limits.answers
+        self.archives = Archives(nursery, store, facts, self._provider_stream, lambda: limits.archives)
+        self.fetcher = Fetcher(nursery, store, facts, self._provider_stream, self._max_streams, limits.answers)
         self._open_objects = _Descriptors(OPEN_OBJECTS)
 
     def close(self) -> None:
@@ -144,7 +146,8 @@ class ContentReader:
     async def _read_pointer(self, pointer: Pointer) -> PointerFact:
         """Keep what a pointer points to, under a name of its own until its hash is known."""
         key = f"{self._key(pointer)}#{secrets.token_hex(8)}"
-        sha256, size = await read_whole(self._provider_stream(pointer, ByteRange(0, None)), self.store, key)
+        opened = self._provider_stream(pointer, ByteRange(0, None))
+        sha256, size = await read_whole(opened, self.store, key, self._limits)
         self.store.identify(key, sha256, keep_name=False)
         return self.facts.put_pointer(self._key(pointer), sha256, size)
 

@@ -15,11 +15,13 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from artifactfs.content.gunzip import MAX_PIECE, Gunzip, Limits
+from artifactfs.content.gunzip import MAX_PIECE, Gunzip
 from artifactfs.errors import CorruptContent
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+    from artifactfs.model.limits import Limits
 
 # Smaller files are pinned instead: 2 % of an archive's bytes are 79 % of its files (measured).
 MIN_FILE = 64 * 1024

@@ -3,7 +3,7 @@
 Rules of this file:
 
 * No I/O, and names are only bytes: what they *mean* (parents, ``..``, links) is decided in ``archive_tree``.
-* Held in memory: one header at a time (``Limits.max_header_bytes``) and one ``RawMember`` per member.
+* Held in memory: the extended headers of one member (``Limits.max_header_bytes``), and one ``RawMember`` per member.
 * What breaks the framing (checksum, size, PAX record, cut member) is an error of the whole archive: behind it
   every header would be a guess. What concerns one member only (sparse, device, NUL in its name) refuses that
   member and goes on.
@@ -15,19 +15,20 @@ Read: ustar with prefix, old GNU, v7; extensions ``x`` ``X`` ``g`` (PAX), ``L`` 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from artifactfs.content.gunzip import Limits, describe_content
+from artifactfs.content import tar_fields
+from artifactfs.content.gunzip import describe_content
+from artifactfs.content.tar_fields import BLOCK
 from artifactfs.errors import CorruptContent, LimitExceeded
+from artifactfs.model.limits import Limits, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RawKind = Literal["file", "dir", "symlink", "hardlink", "refused"]
 
-BLOCK = 512  # POSIX.1-1988 ustar: everything stands in blocks of this size
 _ZERO_BLOCK = bytes(BLOCK)
 
 # Fields of a header, POSIX.1-1988. GNU and v7 agree on all but the prefix.
@@ -68,12 +69,12 @@ _WITHOUT_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 _LOCAL_ONLY = frozenset((b"path", b"linkpath", b"size"))
 _SPARSE_KEY = b"GNU.sparse."
 
+# A PAX header, a long name and a long target are all that one member needs, and one for all that follow is rare;
+# without a bound an archive of nothing but such headers would be read for minutes.
+EXTENSIONS_EACH = 4
+
 # More digits than max_header_bytes can need; bounds the search for the space behind a record's length.
 _PAX_LENGTH_DIGITS = 10
-# What fits 63 bits of nanoseconds, in whole seconds (the year 2262): SQLite and struct stop there.
-_MAX_MTIME_S = (2**63 - 1) // 10**9
-_PAX_TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?\Z")
-_MAX_SIZE = 2**63 - 1  # POSIX off_t
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class _Pending:
     name: bytes | None = None
     link: bytes | None = None
     seen: bool = False
+    size: int = 0
 
 
 class TarScanner:
@@ -114,6 +116,7 @@ class TarScanner:
         self._pending = _Pending({})
         self._global_mtime: bytes | None = None
         self._name_bytes = 0
+        self._extensions = 0
         self.members: list[RawMember] = []  # who reads them may take them out
         self.seen = 0
         self.stream_size = 0
@@ -180,7 +183,7 @@ class TarScanner:
     def _verify(self, block: bytes) -> None:
         """Compare the checksum; some old writers summed signed bytes."""
         try:
-            stated = _octal(block[_CHECKSUM])
+            stated = tar_fields.octal(block[_CHECKSUM])
         except ValueError:
             stated = -1
         rest = block[: _CHECKSUM.start] + b" " * 8 + block[_CHECKSUM.stop :]
@@ -193,19 +196,22 @@ class TarScanner:
         raise CorruptContent(f"the tar header at byte {self._offset - BLOCK} has a wrong checksum")
 
     def _extension(self, block: bytes, typeflag: bytes) -> None:
-        size = _size(block[_SIZE])
-        if size > self._limits.max_header_bytes:
-            raise LimitExceeded(
-                f"a tar header of {size} bytes exceeds max_header_bytes = {self._limits.max_header_bytes}"
-            )
-        self._pending.seen = self._pending.seen or typeflag != b"g"
+        size = tar_fields.size_of(block[_SIZE])
+        if self._pending.size + size > self._limits.max_header_bytes:
+            raise LimitExceeded(f"one member's tar headers exceed {named(self._limits, 'max_header_bytes')} bytes")
+        self._extensions += 1
+        if self._extensions > EXTENSIONS_EACH * self._limits.max_entries:
+            raise LimitExceeded(f"the archive has more headers than {named(self._limits, 'max_entries')} entries need")
+        if typeflag != b"g":
+            self._pending.seen = True
+            self._pending.size += size
 
         def collected(data: bytes) -> None:
             self._wanted, self._collected = BLOCK, self._header
             self._apply_extension(typeflag, data[:size])
 
         if size:
-            self._wanted, self._collected = size + _padding(size), collected
+            self._wanted, self._collected = size + tar_fields.padding(size), collected
         else:
             self._apply_extension(typeflag, b"")
 
@@ -228,25 +234,25 @@ class TarScanner:
         # An empty PAX value means: as if the record were not there.
         sparse = any(key.startswith(_SPARSE_KEY) for key in pax)
         name = pax.get(_SPARSE_KEY + b"name") or pax.get(b"path") or pending.name or _ustar_name(block)
-        link = pax.get(b"linkpath") or pending.link or _text(block[_LINK])
+        link = pax.get(b"linkpath") or pending.link or tar_fields.text(block[_LINK])
         pax_time = pax.get(b"mtime") or self._global_mtime
-        size = 0 if typeflag in _WITHOUT_DATA else _size(block[_SIZE], pax.get(b"size"))
+        size = 0 if typeflag in _WITHOUT_DATA else tar_fields.size_of(block[_SIZE], pax.get(b"size"))
         if size > self._limits.max_output:
-            raise LimitExceeded(f"a member of {size} bytes is announced, max_output = {self._limits.max_output} bytes")
+            raise LimitExceeded(f"a member of {size} bytes is announced, {named(self._limits, 'max_output')} bytes")
         kind, reason = _classify(typeflag, name, size, sparse=sparse)
         self._add(
             RawMember(
                 kind=kind,
                 name=name,
-                mode=_mode(block[_MODE]),
-                mtime_ns=_pax_time(pax_time) if pax_time else _header_time(block[_MTIME]),
+                mode=tar_fields.mode(block[_MODE]),
+                mtime_ns=tar_fields.pax_time(pax_time) if pax_time else tar_fields.header_time(block[_MTIME]),
                 size=size,
                 offset=self._offset,
                 link=link if kind in ("symlink", "hardlink") else b"",
                 reason=reason,
             )
         )
-        self._skip = size + _padding(size)
+        self._skip = size + tar_fields.padding(size)
         if typeflag == b"S" and block[_SPARSE_MORE]:
             self._after_sparse_map, self._skip = self._skip, 0
             self._collected = self._sparse_map
@@ -258,10 +264,10 @@ class TarScanner:
 
     def _add(self, member: RawMember) -> None:
         if self.seen >= self._limits.max_entries:
-            raise LimitExceeded(f"the archive has more than max_entries = {self._limits.max_entries}")
+            raise LimitExceeded(f"the archive has more entries than {named(self._limits, 'max_entries')}")
         self._name_bytes += len(member.name) + len(member.link)
         if self._name_bytes > self._limits.max_all_path_bytes:
-            raise LimitExceeded(f"the archive's paths exceed max_all_path_bytes = {self._limits.max_all_path_bytes}")
+            raise LimitExceeded(f"the archive's paths exceed {named(self._limits, 'max_all_path_bytes')} bytes")
         self.seen += 1
         self.members.append(member)
 
@@ -303,80 +309,10 @@ def _no_tar(head: bytes) -> str:
     return f"the decompressed content is {found}"
 
 
-def _padding(size: int) -> int:
-    return -size % BLOCK
-
-
-def _text(field: bytes) -> bytes:
-    return field.partition(b"\0")[0]
-
-
-def _octal(field: bytes) -> int:
-    """Read an octal number or raise ``ValueError``; int() alone would take signs and underscores too."""
-    digits = _text(field).strip(b" ")
-    if digits and not digits.isdigit():
-        raise ValueError(field)
-    return int(digits or b"0", 8)
-
-
-def _number(field: bytes) -> int:
-    """Read a number, octal or GNU base-256 (first byte 0x80, or 0xff for a negative one)."""
-    if field[0] == 0x80:  # noqa: PLR2004 - the numbers of the tar format
-        return int.from_bytes(field[1:], "big")
-    if field[0] == 0xFF:  # noqa: PLR2004 - the numbers of the tar format
-        return int.from_bytes(field, "big", signed=True)
-    return _octal(field)
-
-
-def _size(field: bytes, pax: bytes | None = None) -> int:
-    """Read the size, which a PAX record overrules: the header's field is then often nonsense."""
-    try:
-        # int() raises ValueError on more than 4300 digits too, but takes signs and underscores.
-        size = _number(field) if not pax else int(pax) if pax.isdigit() else -1
-    except ValueError:
-        size = -1
-    if not 0 <= size <= _MAX_SIZE:
-        raise CorruptContent("a tar header has a size that is impossible or no number")
-    return size
-
-
-def _mode(field: bytes) -> int:
-    """Permission bits; setuid, setgid, sticky and whatever else is in the field is dropped."""
-    try:
-        return _number(field) & 0o777
-    except ValueError:
-        return 0o644
-
-
-def _header_time(field: bytes) -> int | None:
-    try:
-        return _clamped(_number(field), 0)
-    except ValueError:
-        return None
-
-
-def _pax_time(value: bytes) -> int | None:
-    """Decimal seconds to nanoseconds, not rounded as a float; anything else (NaN, 1e9) is no time."""
-    match = _PAX_TIME.match(value)
-    if match is None:
-        return None
-    minus, seconds, fraction = match.groups()
-    return _clamped(-1 if minus else int(seconds), int((fraction or b"")[:9].ljust(9, b"0")))
-
-
-def _clamped(seconds: int, nanoseconds: int) -> int:
-    """Before 1970 is 1970, as FUSE counts unsigned seconds; beyond 2262 is 2262."""
-    if seconds < 0:
-        return 0
-    if seconds >= _MAX_MTIME_S:
-        return _MAX_MTIME_S * 10**9
-    return seconds * 10**9 + nanoseconds
-
-
 def _ustar_name(block: bytes) -> bytes:
-    name = _text(block[_NAME])
+    name = tar_fields.text(block[_NAME])
     # Old GNU headers ("ustar  ") keep times where POSIX has the prefix.
-    prefix = _text(block[_PREFIX]) if block[_MAGIC] == b"ustar\0" else b""
+    prefix = tar_fields.text(block[_PREFIX]) if block[_MAGIC] == b"ustar\0" else b""
     return prefix + b"/" + name if prefix else name
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from artifactfs import config, observe
-from artifactfs.content.archive_index import Limits
+from artifactfs import config, observe, private
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
 from artifactfs.content.reader import ContentReader
@@ -21,11 +22,14 @@ from artifactfs.daemon.status import Status
 from artifactfs.journal.staging import Staging
 from artifactfs.model.content import ContentRef
 from artifactfs.providers import registry
+from artifactfs.providers.credentials import Credentials
 from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.recovery import recover
 from artifactfs.vfs.sources import Source
 from artifactfs.vfs.writeback import Policy
+
+log = logging.getLogger(__name__)
 
 # How long the end of a mount waits for saves; less than `umount` waits for the process.
 FINISH_S = 20.0
@@ -48,6 +52,9 @@ class Journals:
 
         By the source, not by the mount: what is not saved yet belongs to whoever mounts its source next.
         """
+        # Who may write where journals stand could put one there for us to publish.
+        for place in (state, state / "journal"):
+            private.directory(place)
         base = state / "journal" / hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
         if source.provider.publisher is None and not base.exists():
             return cls(Staging.fresh(base, max_bytes), ())
@@ -75,21 +82,12 @@ class Mounted:
     observer: observe.Observer
     status: Status
     journals: Mapping[str, Journals]
+    credentials: Mapping[str, Credentials]
 
     @property
     def homes(self) -> list[Staging]:
         """Return its directories of drafts, also those that it took over."""
         return [staging for journal in self.journals.values() for staging in (journal.own, *journal.adopted)]
-
-
-def limits_of(section: config.ArchiveConfig) -> Limits:
-    """Return the limits for archives, with what the configuration changes."""
-    fields: dict[str, Any] = {
-        "max_output": section.max_output,
-        "max_ratio": section.max_ratio,
-        "max_entries": section.max_entries,
-    }
-    return Limits(**{name: value for name, value in fields.items() if value is not None})
 
 
 @asynccontextmanager
@@ -100,51 +98,84 @@ async def composed(
     async with AsyncExitStack() as stack:
         observer = observe.Observer()
         root = config.cache_dir(settings)
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # without a disk there is no cache, and everything else
+            private.directory(root, close=settings.cache.dir is None)
         facts = Facts(root / "facts.db")
         stack.callback(facts.close)
         store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
         stack.callback(store.close)
-        known = {source.name: _connected(source, settings, facts, observer, stack) for source in sources}
+        credentials = {source.name: registry.credentials_of(source) for source in sources}
+        known = {
+            source.name: _connected(source, settings, facts, observer, credentials[source.name], stack)
+            for source in sources
+        }
         # Requests run here: a waiter's end does not end them, the mount's end does.
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         reader = ContentReader(
             nursery, store, facts, {name: source.provider for name, source in known.items()},
             local_path=_local_path(known), fingerprints={n: s.fingerprint for n, s in known.items()},
-            make_limits=lambda: limits_of(settings.archive),
+            limits=settings.limits.bounds(),
         )  # fmt: skip
         stack.callback(reader.close)
-        journals = {name: Journals.open(state, source, settings.journal.max_size) for name, source in known.items()}
+        journals = _journals(state, known, settings.journal.max_size, observer)
         for journal in journals.values():
             stack.callback(journal.close)
         status = Status(mountpoint, known, observer, store)
         fs = FileSystem(
             known, reader, {name: journal.own for name, journal in journals.items()},
-            ControlFiles(status.snapshot, status.metrics_text),
-            show_ids=settings.mount.show_ids, single=at_root,
+            ControlFiles(status.snapshot, status.metrics_text), show_ids=settings.mount.show_ids, single=at_root,
             policy=Policy(settings.mount.publish_delay, settings.mount.write_through),
         )  # fmt: skip
         status.fs = fs
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
-        yield Mounted(fs, observer, status, journals)
+        for name, held in credentials.items():
+            held.renewed = partial(_try_denied_again, fs, name)
+        yield Mounted(fs, observer, status, journals, credentials)
 
 
 def _connected(
-    source: config.Source, settings: config.Config, facts: Facts, observer: observe.Observer, stack: AsyncExitStack
+    source: config.Source,
+    settings: config.Config,
+    facts: Facts,
+    observer: observe.Observer,
+    credentials: Credentials,
+    stack: AsyncExitStack,
 ) -> Source:
     """Return a source with its provider, which is closed with the stack."""
     memory = facts.memory(source.fingerprint)
-    provider = registry.create(source, memory, observer, settings.mount.timeout * REQUEST_SHARE)
+    deadline_s = settings.mount.timeout * REQUEST_SHARE
+    limits = settings.limits.bounds().answers
+    provider = registry.create(source, memory, observer, deadline_s, limits, credentials)
     stack.push_async_callback(provider.aclose)
     seen = facts.first_seen([source.fingerprint])[source.fingerprint]
     if settings.mount.read_only:
         provider.publisher = None
     observer.counters(source.name)
-    if source.authorization:
-        value = source.authorization.get_secret_value()
-        observe.hide(value, value.partition(" ")[2])
     return Source(source.name, provider, source.fingerprint, seen)
+
+
+def _journals(
+    state: Path, known: Mapping[str, Source], max_bytes: int, observer: observe.Observer
+) -> Mapping[str, Journals]:
+    """Return the journals of the sources; one that could keep no save until it is published takes none."""
+    found = {}
+    for name, source in known.items():
+        try:
+            found[name] = Journals.open(state, source, max_bytes)
+        except OSError as error:
+            if source.provider.publisher is not None:
+                log.warning("%s is mounted for reading only, since no save can be kept: %s", name, error)
+                observer.noticed(name, "/", f"for reading only: no save can be kept in {state}: {error.strerror}")
+                source.provider.publisher = None
+    return found
+
+
+def _try_denied_again(fs: FileSystem, source: str) -> None:
+    """Publish now what the source has refused to whoever asked with the token of before."""
+    writeback = fs.writer.writeback
+    if denied := [job for job in writeback.overlay.jobs() if job.source == source and job.denied]:
+        writeback.hurry("", *denied)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import trio
 
-from artifactfs import config, errors, observe
+from artifactfs import config, errors, observe, private
 from artifactfs.daemon import control, exporter, mounts
 from artifactfs.daemon.compose import Mounted, composed
 from artifactfs.daemon.verbs import Verbs
@@ -58,10 +58,14 @@ def fuse_options(section: config.MountConfig) -> set[str]:
     return options
 
 
-def _owner() -> Owner:
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return Owner(os.getuid(), os.getgid(), umask)
+@contextmanager
+def _owner() -> Iterator[Owner]:
+    """Have the owner that everything shown has; what this process makes itself meanwhile is that user's alone."""
+    umask = os.umask(private.OTHERS)
+    try:
+        yield Owner(os.getuid(), os.getgid(), umask)
+    finally:
+        os.umask(umask)
 
 
 def tune_collector() -> None:
@@ -99,11 +103,12 @@ def _alone(mountpoint: Path) -> Iterator[None]:
 async def running(plan: Plan) -> AsyncIterator[Mounted]:
     """Have a mount while the block runs."""
     async with AsyncExitStack() as stack:
+        owner = stack.enter_context(_owner())
         mounted = await stack.enter_async_context(
             composed(plan.settings, plan.sources, plan.mountpoint, at_root=plan.at_root, state=plan.state)
         )
         section = plan.settings.mount
-        operations = make_operations(mounted.fs, _owner(), mounted.observer, section.timeout, xattrs=section.xattrs)
+        operations = make_operations(mounted.fs, owner, mounted.observer, section.timeout, xattrs=section.xattrs)
         with _alone(plan.mountpoint):
             await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())

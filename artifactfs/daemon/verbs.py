@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from artifactfs import config, errors, observe
-from artifactfs.daemon import inside
+from artifactfs.daemon import figures, inside
 from artifactfs.daemon.compose import Mounted
 from artifactfs.daemon.control import Verb
 from artifactfs.daemon.saving_verbs import SavingVerbs
@@ -32,6 +32,8 @@ class Verbs:
         return {
             "status": self._status, "why": self._why, "log": self._log, "interrupt": self._interrupt,
             "set": self._set, "debug": self._debug,
+            "figures": self._figures,
+            "renew": self._renew,
             **SavingVerbs(self.mounted).table(),
         }  # fmt: skip
 
@@ -60,6 +62,19 @@ class Verbs:
             "metrics": status.metrics_text(),
             "config": config.public(self.settings),
         }
+
+    async def _figures(self, request: Request) -> object:
+        most = request.get("types")
+        found: dict[str, object] = dict(figures.figures(self.mounted, self.operations))
+        return {**found, "types": figures.types(most)} if isinstance(most, int) else found
+
+    async def _renew(self, request: Request) -> object:
+        """Look for a newer token of a source; what was refused for the old one is tried again."""
+        held = self.mounted.credentials.get(str(request.get("source", "")))
+        if held is None:
+            return {"mounted": False}
+        is_new = await held.look(forget=bool(request.get("forget")))
+        return {"mounted": True, "renewed": is_new, "where": held.where}
 
     async def _status(self, _request: Request) -> object:
         return self.mounted.status.snapshot()

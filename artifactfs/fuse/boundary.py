@@ -145,6 +145,8 @@ def _answer(self: HasDeadline, name: str, args: tuple[Any, ...], error: Exceptio
         self.failed(name, subject, error)
     elif isinstance(error, OSError) and number != errno.EIO:
         log.info("%s %r: %s", name, subject, error)
+    elif isinstance(error, OSError) and error.errno == errno.EIO:
+        log.warning("%s %r: this machine's disk says: %s", name, subject, error)
     else:
         log.error("%s %r failed in an unforeseen way", name, subject, exc_info=error)
     return pyfuse3.FUSEError(number)

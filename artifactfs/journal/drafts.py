@@ -187,14 +187,27 @@ class Staged:
             self.broken = error
             raise
 
+    @property
+    def has_its_name(self) -> bool:
+        """Tell whether the file at ``path`` is this one still; somebody may have removed it."""
+        try:
+            found, mine = os.stat(self.path), os.fstat(self.fd)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
     def draft(self, base_sha256: str | None = None) -> Draft:
-        """Return what is to be saved, hashed; ``base_sha256`` is of the content that the writer had seen."""
+        """Return what is to be saved, hashed; ``base_sha256`` is of the content that the writer had seen.
+
+        It was acknowledged: what somebody has removed meanwhile is saved from the open file.
+        """
         digest, offset = hashlib.sha256(), 0
         while chunk := os.pread(self.fd, CHUNK, offset):
             digest.update(chunk)
             offset += len(chunk)
         mtime_ns = self.mtime_ns or time.time_ns()
-        return Draft(self.path, offset, digest.hexdigest(), self.executable, mtime_ns, base_sha256)
+        path = self.path if self.has_its_name else Path(f"/proc/self/fd/{self.fd}")
+        return Draft(path, offset, digest.hexdigest(), self.executable, mtime_ns, base_sha256)
 
     def delete(self) -> None:
         """Take the file's name away; its room comes back when it is closed."""

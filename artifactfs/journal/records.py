@@ -119,6 +119,7 @@ class Journal:
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._known: set[int] = set()
+        self._identity: tuple[int, int] | None = None
         self._holds_reserve = False
         self._counting = threading.Lock()
         self._highest, self._noted = highest, 0
@@ -187,6 +188,7 @@ class Journal:
                 return
             numbers = {record.number for record in records}
             is_new = not numbers <= self._known
+            self._follow(is_new=is_new)
             if is_new:
                 self._hold_reserve()
             try:
@@ -244,10 +246,34 @@ class Journal:
                 raise sqlite3.DatabaseError(verdict)  # noqa: TRY301 - the connection is closed for this too
             self._known = {number for (number,) in db.execute("SELECT number FROM changes")}
             self._noted = max((highest for (highest,) in db.execute("SELECT highest FROM used")), default=0)
+            self._identity = _identity(self.path)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _follow(self, *, is_new: bool) -> None:
+        """Go on in a new database, with all that was recorded, if somebody removed the one that is open.
+
+        Raises:
+            OSError: something new was to be recorded, and the directory is gone, too; or the disk says no.
+        """
+        if self._db is None or _identity(self.path) == self._identity:
+            return
+        if not self.path.parent.is_dir():
+            if is_new:
+                raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (journal: its directory was removed)")
+            return  # what is recorded stands in memory, too, and is published from there
+        with _as_os_error(damage_too=True):
+            rows = [tuple(_plain(value) for value in row) for row in self._db.execute(_LOAD).fetchall()]
+            self._db.close()
+            self._db, self._holds_reserve = None, False
+            db = self._create()
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(_PUT, rows)
+            db.execute("COMMIT")
+            self._known = {number for (number,) in db.execute("SELECT number FROM changes")}
+        log.warning("the journal of changes was removed while it was in use, and is written again: %s", self.path)
 
     def _create(self) -> sqlite3.Connection:
         """Make the database: under its name there is never one without its table."""
@@ -329,6 +355,18 @@ def _as_os_error(*, damage_too: bool = False) -> Iterator[None]:
         if damage_too:
             raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (journal: {error})") from error
         raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _plain(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _row(record: Record) -> tuple[object, ...]:

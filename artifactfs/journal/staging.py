@@ -10,6 +10,7 @@ Blocking calls: a caller on the event loop goes through a thread for ``seal``, `
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifactfs import private
 from artifactfs.database import NewerError
 from artifactfs.journal.drafts import SPARSE, Room, Staged, copy_content
 from artifactfs.journal.records import Journal, Record, sync_directory
@@ -27,6 +29,7 @@ __all__ = ["SPARSE", "Staged", "Staging"]
 log = logging.getLogger(__name__)
 
 DATABASE = "journal.db"
+REMOVED = "somebody has removed what is kept until it is published"
 
 
 class Staging:
@@ -45,7 +48,7 @@ class Staging:
             NewerError: a newer artifactfs wrote its records.
         """
         self.root = root
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(root)
         self._lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,7 +133,13 @@ class Staging:
         return self.journal.next_number()
 
     def open(self) -> Staged:
-        """Begin an empty draft."""
+        """Begin an empty draft.
+
+        Raises:
+            OSError: the disk says no; or the directory was removed, and what it held is not saved elsewhere yet.
+        """
+        if not _is_open_at(self._lock, self.root):
+            self._begin_anew()
         number = self.next_number()
         path = self._path(number)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -174,6 +183,10 @@ class Staging:
             size = staged.size
             try:
                 staged.sync()
+                if not staged.has_its_name:
+                    # Nobody would find it again: that is told before it is acknowledged.
+                    staged.broken = OSError(errno.EIO, f"{os.strerror(errno.EIO)}: {REMOVED}")
+                    raise staged.broken
                 if staged.new:
                     sync_directory(self.root)
                     staged.new = False
@@ -183,6 +196,27 @@ class Staging:
             except OSError:
                 staged.dirty = True
                 raise
+
+    def _begin_anew(self) -> None:
+        """Make the directory again that somebody removed; there is nothing left in it that anybody waits for.
+
+        Raises:
+            OSError: there is; or the disk says no.
+        """
+        if self.journal.numbers():
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: {REMOVED}")
+        with _only_one(self.root.parent):
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                os.close(lock)
+                raise
+        os.close(self._lock)
+        self._lock = lock
+        self.journal.delete()
+        log.warning("%s was removed while it was in use, and is made again", self.root)
 
     def unlink(self, staged: Staged) -> None:
         """Delete the file of a draft and its record; while it is open it can still be read and written.
@@ -251,10 +285,18 @@ class Staging:
         return self.root / f"{number}.draft"
 
 
+def _is_open_at(fd: int, path: Path) -> bool:
+    try:
+        found, mine = os.stat(path), os.fstat(fd)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 @contextlib.contextmanager
 def _only_one(base: Path) -> Iterator[None]:
     """Keep other mounts from making or taking directories of drafts while the block runs."""
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.directory(base)
     fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -8,6 +8,7 @@ Rules of this file:
   service itself is not in.
 * Only requests that are safe to repeat are repeated: GET, with full jitter, honouring Retry-After, within the deadline.
   What changes something is sent once, and not redirected; who asked for it knows how to find out what became of it.
+* A token that the service refuses is looked for anew, once for a request (``credentials.py``).
 * Calls run in tasks owned by the mount (``concurrency.SingleFlight``), never in that of a kernel request.
 """
 
@@ -23,8 +24,10 @@ from typing import Any, TypeVar
 import trio
 
 from artifactfs import errors
+from artifactfs.model.limits import ANSWERS, AnswerLimits, named
 from artifactfs.observe import Observer
 from artifactfs.providers import limits, messages, targets, wire
+from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.limits import Budget
 from artifactfs.providers.messages import Ask, Reply, StreamReply, bare, retry_after_s
 from artifactfs.providers.one_request import ABSENT, Answer, Requester
@@ -42,37 +45,41 @@ RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 MAX_TRIES = 5
 BACKOFF_FIRST_S = 0.25
 BACKOFF_CAP_S = 8.0
-# A metadata answer above this is refused: the largest page seen (200 artifacts with content) stays below 16 MiB.
-MAX_JSON_BYTES = 64 * 1024 * 1024
 # A body takes as long as a line of half a megabit a second needs for it: slower ones are those of a phone in a tunnel.
 SLOWEST_BYTES_PER_S = 64 * 1024
 TOO_MANY = 429
+UNAUTHORIZED = 401
+REFUSED = 400
+# What providers look at of a refusal's body (``answers.MAX_ERROR_BODY``).
+REFUSAL_BYTES = 64 * 1024
 
 
 class HttpClient:
     """One source's way to its service."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a service is asked with differs in each of these
         self,
         source: str,
         base_url: str,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Credentials | None = None,
         budget: Budget | None = None,
         observer: Observer | None = None,
         deadline_s: float = 30.0,
         allow_private: bool = False,
+        answer_limits: AnswerLimits = ANSWERS,
     ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             source: name of the source, for counters and errors.
             base_url: the service's address; paths are appended to it.
-            headers: sent to that origin only; holds the Authorization.
+            headers: sent to that origin only; holds the Authorization. Those of a ``Credentials`` may change.
             budget: of requests; unlimited if None.
             observer: counts requests and keeps failures.
             deadline_s: how long one call may take with all its tries, in seconds.
             allow_private: let redirects and ``url_`` bodies lead into private networks.
+            answer_limits: what an answer may cost.
 
         Raises:
             ConfigError: a header cannot be sent as it is; the message does not show it.
@@ -82,13 +89,15 @@ class HttpClient:
         self.budget = budget or Budget()
         self.observer = observer or Observer()
         self.deadline_s = deadline_s
+        self.answer_limits = answer_limits
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
-        if not all(map(messages.can_be_sent, (headers or {}).values())):
+        credentials = headers if isinstance(headers, Credentials) else Credentials(headers)
+        if not all(map(messages.can_be_sent, credentials.headers.values())):
             message = (
                 f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
             )
             raise errors.ConfigError(message)
-        self._wire = Requester(source, self.gate, headers or {}, deadline_s, self.observer)
+        self._wire = Requester(source, self.gate, credentials, deadline_s, self.observer, answer_limits.max_redirects)
         self.observer.gauges[source] = self._gauges
 
     def __repr__(self) -> str:
@@ -175,8 +184,13 @@ class HttpClient:
         async with (
             self._wire.reading(answer) as chunks,
             contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
+            contextlib.aclosing(_refusal(reported, self._wire.credentials)) as refusal,
         ):
-            yield StreamReply(answer.response.status, answer.response.headers, answer.url, reported)
+            if answer.response.status < REFUSED:
+                yield StreamReply(answer.response.status, answer.response.headers, answer.url, reported)
+            else:
+                told = _told(answer, b"", self._wire.credentials)
+                yield StreamReply(told.status, told.headers, told.url, refusal)
         # Not when it begins: one that breaks in its middle is no success.
         self._note_success(answer)
 
@@ -243,25 +257,30 @@ class HttpClient:
             with trio.move_on_at(ask.end) as scope:
                 async for chunk in chunks:
                     body += chunk
-                    if max(len(body), announced) > MAX_JSON_BYTES:
-                        message = f"an answer is larger than {MAX_JSON_BYTES >> 20} MiB"
+                    if max(len(body), announced) > self.answer_limits.max_answer_bytes:
+                        message = f"an answer is larger than {named(self.answer_limits, 'max_answer_bytes')} bytes"
                         raise self._wire.error(errors.ProviderMisbehaved, message, answer.url)
         if scope.cancelled_caught:
             # Each byte came in time, but all of them would not: a server that drips must not hold a reader.
             message = f"the answer was not complete after {self.deadline_s:.0f} s"
             raise self._wire.error(errors.TimedOut, message, answer.url)
         self._note_success(answer)
-        return Reply(answer.response.status, answer.response.headers, bytes(body), answer.url)
+        return _told(answer, bytes(body), self._wire.credentials, self.answer_limits)
 
     async def _answered(self, ask: Ask) -> Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
+        if answer.response.status == UNAUTHORIZED and ask.used and await self._wire.credentials.others_than(ask.used):
+            # Refused is not carried out, so what changes something may be sent again, too.
+            await answer.response.aclose()
+            await self._admit(ask)
+            answer = await self._wire.follow(ask)
         status = answer.response.status
         if status not in RETRIED_STATUS:
             return answer
         await answer.response.aclose()
         ask.wait_s = retry_after_s(answer.response.headers)
-        request_id = answer.response.headers.get("x-request-id")
+        request_id = _told(answer, b"", self._wire.credentials).headers.get("x-request-id")
         facts: dict[str, Any] = {"provider": self.source, "subject": bare(answer.url), "request_id": request_id}
         if status != TOO_MANY:
             raise errors.Unavailable(f"the service failed ({status})", status=status, **facts)
@@ -285,3 +304,22 @@ class HttpClient:
 
     def _report(self, error: errors.ArtifactFSError, url: str) -> None:
         self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)
+
+
+def _told(answer: Answer, body: bytes, credentials: Credentials, bounds: AnswerLimits = ANSWERS) -> Reply:
+    """Return an answer; a refusal without the token, which some services repeat in it."""
+    status, headers = answer.response.status, answer.response.headers
+    if status >= REFUSED:
+        body = credentials.hidden(body)
+        headers = {name: credentials.hidden(value.encode()).decode() for name, value in headers.items()}
+    return Reply(status, headers, body, answer.url, bounds)
+
+
+async def _refusal(chunks: AsyncIterator[bytes], credentials: Credentials) -> AsyncGenerator[bytes, None]:
+    """Pass on as much as anybody looks at, in one piece: a token may stand where two of them meet."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) >= REFUSAL_BYTES:
+            break
+    yield credentials.hidden(bytes(body))

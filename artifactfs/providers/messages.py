@@ -10,20 +10,18 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from artifactfs import errors
+from artifactfs.model.limits import ANSWERS, AnswerLimits, named
 from artifactfs.providers.wire import Body
 
-# Digits of a number in a header; 2**63 has 19.
+# What a size can be for the kernel and in a database, and its digits.
+MAX_NUMBER = 2**63 - 1
 MAX_DIGITS = 19
 
-
-# A page of 1,000 rows of 50 fields has 50,000. The parser takes 60 MB of these in 30 seconds, and nothing else runs
-# meanwhile (measured); so many take a second or two.
-MAX_VALUES = 500_000
 SEPARATORS = (b",", b"[", b"{")
 # Without a way back, and open to the end of the text: it never looks at a byte twice, whatever the text.
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
@@ -36,7 +34,7 @@ class Ask:
     """One request with all its tries.
 
     ``end`` is when its caller stops waiting, by trio's clock; ``wait_s`` how long the last answer asked to wait;
-    ``anonymous`` ones get no token, not even at home.
+    ``anonymous`` ones get no token, not even at home; ``used`` are the credentials that the last try carried.
     """
 
     target: str
@@ -50,6 +48,7 @@ class Ask:
     method: str = "GET"
     body: Body | None = None
     anonymous: bool = False
+    used: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,7 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes
     url: str
+    limits: AnswerLimits = ANSWERS
 
     @property
     def is_json(self) -> bool:
@@ -70,16 +70,22 @@ class Reply:
         """Return the parsed body.
 
         Raises:
-            ProviderMisbehaved: it is not JSON, nested too deep for the parser, or of more values than are looked at.
+            ProviderMisbehaved: it is not JSON, or deeper or of more values than the limits allow.
         """
-        if _has_too_many_values(self.body):
-            message = f"the answer has more than {MAX_VALUES:,} values"
-            raise errors.ProviderMisbehaved(message, subject=bare(self.url), status=self.status)
+        if _has_too_many_values(self.body, self.limits.max_values):
+            raise self._wrong(f"the answer has more values than {named(self.limits, 'max_values')}")
         try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            message = f"the answer is not JSON ({self.headers.get('content-type', 'no type')})"
-            raise errors.ProviderMisbehaved(message, subject=bare(self.url), status=self.status) from error
+            value = json.loads(self.body)
+        except RecursionError as error:
+            raise self._wrong(f"the answer is nested deeper than {named(self.limits, 'max_json_depth')}") from error
+        except ValueError as error:
+            raise self._wrong(f"the answer is not JSON ({self.headers.get('content-type', 'no type')})") from error
+        if is_deeper(value, self.limits.max_json_depth):
+            raise self._wrong(f"the answer is nested deeper than {named(self.limits, 'max_json_depth')}")
+        return value
+
+    def _wrong(self, message: str) -> errors.ProviderMisbehaved:
+        return errors.ProviderMisbehaved(message, subject=bare(self.url), status=self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +113,29 @@ class StreamReply:
         return first, number(total)
 
 
-def _has_too_many_values(body: bytes) -> bool:
+def _has_too_many_values(body: bytes, most: int) -> bool:
     """Tell whether JSON has more values than are looked at; what stands in text does not count."""
-    if sum(map(body.count, SEPARATORS)) <= MAX_VALUES:
+    if sum(map(body.count, SEPARATORS)) <= most:
         return False
-    rest, strings = STRING.subn(b"", body, MAX_VALUES + 1)
-    return strings > MAX_VALUES or sum(map(rest.count, SEPARATORS)) > MAX_VALUES
+    rest, strings = STRING.subn(b"", body, most + 1)
+    return strings > most or sum(map(rest.count, SEPARATORS)) > most
+
+
+def is_deeper(value: object, most: int) -> bool:
+    """Tell whether lists and objects stand more than so deep within one another; a level at a time, not recursive."""
+    level = [value] if isinstance(value, list | dict) else []
+    for _ in range(most):
+        if not level:
+            return False
+        values = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [inner for several in values for inner in several if isinstance(inner, list | dict)]
+    return bool(level)
 
 
 def number(text: str) -> int | None:
-    """Return a number of bytes from a header, None for anything else, one of a thousand digits included."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+    """Return a number of bytes from a header, None for anything else, one beyond 63 bits included."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+    return value if value is None or value <= MAX_NUMBER else None
 
 
 def bare(url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -17,17 +17,17 @@ import trio
 
 import artifactfs
 from artifactfs import errors
+from artifactfs.model.limits import ANSWERS
 from artifactfs.observe import Observer, clock
 from artifactfs.providers import messages, targets, wire
 from artifactfs.providers.connections import Pool
+from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.messages import Ask, Pairs, bare, is_signed
 from artifactfs.providers.reach import Reach
 
 log = logging.getLogger(__name__)
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Five redirects are more than any of the three services needs (one); browsers stop at 20.
-MAX_REDIRECTS = 5
 # Syntropic137 takes about 6 s to give up on its object store before it answers, so reading waits longer than that.
 READ_TIMEOUT_S = 20.0
 # A server that was sent much answers later: VLM Run's SDK waits 180 s for the answer to 32 MiB at most.
@@ -52,16 +52,23 @@ class Requester:
     """One request at a time: connection, redirects, body, and what can go wrong with them."""
 
     def __init__(
-        self, source: str, gate: targets.Gate, own_headers: Mapping[str, str], deadline_s: float, observer: Observer
+        self,
+        source: str,
+        gate: targets.Gate,
+        credentials: Credentials,
+        deadline_s: float,
+        observer: Observer,
+        max_redirects: int = ANSWERS.max_redirects,
     ) -> None:
-        """Send ``own_headers`` through ``gate`` to its home, and to nowhere else."""
+        """Send ``credentials`` through ``gate`` to its home, and to nowhere else."""
         self.source = source
         self.gate = gate
         self.reach = Reach()
         self.deadline_s = deadline_s
+        self._max_redirects = max_redirects
         self._counters = observer.counters(source)
         self._own_headers = {"User-Agent": f"artifactfs/{artifactfs.__version__}"}
-        self._secrets = dict(own_headers)
+        self.credentials = credentials
         self.sender = _sender()
 
     # -- one request -----------------------------------------------------------------------------------------
@@ -69,7 +76,7 @@ class Requester:
     async def follow(self, ask: Ask) -> Answer:
         """Send one request and follow redirects by hand, the token staying at home."""
         target, params, came_from = ask.target, ask.params, None
-        for _ in range(MAX_REDIRECTS + 1):
+        for _ in range(self._max_redirects + 1):
             allowed = await self.gate.check(target, came_from=came_from, authored=ask.authored)
             response = await self._send(ask, target, params, allowed)
             location = response.headers.get("location")
@@ -78,7 +85,9 @@ class Requester:
             await response.aclose()
             with _words(self.source):
                 target, params, came_from = urljoin(target, location), (), target
-        raise self.error(errors.ProviderMisbehaved, f"more than {MAX_REDIRECTS} redirects", target)
+        raise self.error(
+            errors.ProviderMisbehaved, f"more redirects than limits.max-redirects = {self._max_redirects}", target
+        )
 
     async def _send(self, ask: Ask, target: str, params: Pairs, allowed: frozenset[str] | None) -> wire.Incoming:
         origin = targets.origin(target)
@@ -123,8 +132,10 @@ class Requester:
 
     def _headers(self, ask: Ask, target: str) -> dict[str, str]:
         headers = {**self._own_headers, "Accept-Encoding": "identity", **ask.headers}
+        ask.used = None
         if not (ask.authored or ask.anonymous) and self.gate.is_home(target) and not is_signed(target):
-            headers.update(self._secrets)
+            ask.used = self.credentials.headers
+            headers.update(ask.used)
         return headers
 
     # -- the body --------------------------------------------------------------------------------------------

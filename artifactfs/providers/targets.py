@@ -19,6 +19,14 @@ from artifactfs import errors
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PUBLIC = frozenset({"public"})
+# Where clouds tell a machine its secrets, beside the link-local 169.254.169.254: AWS (IPv6), Alibaba, Oracle, Azure.
+METADATA = frozenset(
+    map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"))
+)  # fmt: skip
+# What carries an IPv4 address in its last 32 bits: NAT64 (RFC 6052), IPv4-compatible (RFC 4291), translated (RFC 2765).
+CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+# NAT64 of a network's own (RFC 8215): nobody outside knows where its addresses lead.
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 Origin = tuple[str, str, int]
 
@@ -35,7 +43,7 @@ def origin(url: str) -> Origin:
         port = parts.port
     except ValueError as error:
         message = "an address in an answer cannot be understood"
-        raise errors.ProviderMisbehaved(message, subject=url[:200]) from error
+        raise errors.ProviderMisbehaved(message) from error  # not which: it may hold a signature or a password
     scheme = parts.scheme.lower()
     return scheme, (parts.hostname or "").lower().rstrip("."), port or DEFAULT_PORTS.get(scheme, 0)
 
@@ -46,13 +54,32 @@ def has_proxy() -> bool:
 
 
 def class_of(address: str) -> str:
-    """Return ``public``, ``loopback`` or ``private`` for an IP address in text form."""
+    """Return ``public``, ``loopback``, ``link-local``, ``metadata`` or ``private`` for an IP address in text form.
+
+    Being in a private network lets nobody into the two kinds that tell a machine of a cloud its secrets.
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    ip = mapped or ip
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = _carried(ip) or ip
+    if ip in METADATA:
+        return "metadata"
     if ip.is_loopback:
         return "loopback"
-    return "public" if ip.is_global and not ip.is_multicast else "private"
+    if ip.is_link_local:
+        return "link-local"
+    is_local = isinstance(ip, ipaddress.IPv6Address) and (ip.is_site_local or ip in LOCAL_NAT64)
+    return "public" if ip.is_global and not ip.is_multicast and not is_local else "private"
+
+
+def _carried(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address only stands for, None if it stands for itself."""
+    if ip.ipv4_mapped or ip.sixtofour:
+        return ip.ipv4_mapped or ip.sixtofour
+    if ip.teredo:
+        return ip.teredo[1]
+    if any(ip in network for network in CARRIERS) and int(ip) > 1:  # :: and ::1 are addresses of their own
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return None
 
 
 class Gate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
@@ -64,7 +64,7 @@ class Outgoing:
 
     Attributes:
         url: absolute.
-        headers: to send; Host is added.
+        headers: to send; Host is added. Not shown: the token is among them.
         allowed: classes of IP address that a connection may lead to; None for any.
         slot_s: how long to wait for leave to use a connection, in seconds.
         connect_s: how long making one may take, TLS included.
@@ -74,7 +74,7 @@ class Outgoing:
     """
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     allowed: frozenset[str] | None
     slot_s: float
     connect_s: float
@@ -148,7 +148,10 @@ def place(url: str) -> Place:
 
 
 def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by their lower-case names, repeated ones joined."""
+    """Return headers by their lower-case names, repeated ones joined.
+
+    What no terminal should be shown (h11 lets escapes through) stands as a space, as RFC 9110 5.5 has it for line ends.
+    """
     found: dict[str, str] = {}
     for raw_name, raw in pairs:
         name = raw_name.decode("latin-1").lower()
@@ -156,6 +159,7 @@ def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
             value = raw.decode()
         except UnicodeDecodeError:
             value = raw.decode("latin-1")
+        value = value if value.isprintable() else "".join(c if c.isprintable() else " " for c in value)
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
 

@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from artifactfs import errors
+from artifactfs import database, errors, private
 from artifactfs.store.schema import SCHEMA, VERSION
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Database:
         Raises:
             ConfigError: the database was written by a newer artifactfs.
         """
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(root, close=False)
         self.root = root
         self._write_lock = threading.RLock()
         self._read_lock = threading.Lock()
@@ -91,6 +91,7 @@ class Database:
         return f"<{type(self).__name__} {self.root} {state}>"
 
     def _connect(self) -> sqlite3.Connection:
+        database.make_file(self.root / "catalog.db")
         db = sqlite3.connect(self.root / "catalog.db", timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         # FULL: a save that was acknowledged survives a power cut.
         db.execute("PRAGMA synchronous=FULL")

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifactfs import errors
+from artifactfs import errors, private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ class Objects:
     def __init__(self, root: Path) -> None:
         """Use ``root``, made if missing, for the owner alone."""
         self.root = root
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(root)
         self._sweep()
 
     def __repr__(self) -> str:
@@ -146,7 +146,7 @@ class Objects:
     @staticmethod
     def _settle(temporary: Path, final: Path) -> None:
         if not final.exists():
-            final.parent.mkdir(mode=0o700, exist_ok=True)
+            private.directory(final.parent)
             temporary.replace(final)
 
     def _sync_directories(self, names: Iterable[str]) -> None:

@@ -6,10 +6,11 @@ Rules of this file: what is shown is made at the moment of looking; nothing is a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from artifactfs.model.content import Exact, Inline
+from artifactfs.model.text import printable
 from artifactfs.tree.inodes import number
 from artifactfs.tree.layout import Level
 from artifactfs.tree.nodes import Kind, Node
@@ -27,6 +28,11 @@ pending       saves that have not reached their service yet
 """
 
 
+def _text(lines: Iterable[str]) -> str:
+    """Return lines that a terminal may be shown: messages and paths are others' words."""
+    return "".join(printable(line.replace("\n", " ")) + "\n" for line in lines)
+
+
 def errors_text(status: dict[str, Any]) -> str:
     """Return the latest failures, one a line."""
     lines = [
@@ -34,7 +40,7 @@ def errors_text(status: dict[str, Any]) -> str:
         + (f" [{incident['subject']}]" if incident["subject"] else "")
         for incident in status["errors"]
     ]
-    return "".join(line.replace("\n", " ") + "\n" for line in lines)
+    return _text(lines)
 
 
 def progress_text(status: dict[str, Any]) -> str:
@@ -43,7 +49,7 @@ def progress_text(status: dict[str, Any]) -> str:
     for row in status["archives"]:
         share = f" of {row['total']} bytes ({100 * row['bytes'] // row['total']}%)" if row["total"] else " bytes"
         lines.append(f"{row['archive']}: {row['bytes']}{share}, {row['files']} members, {row['seconds']:.0f} s")
-    return "".join(line.replace("\n", " ") + "\n" for line in lines)
+    return _text(lines)
 
 
 def pending_text(status: dict[str, Any]) -> str:
@@ -52,7 +58,7 @@ def pending_text(status: dict[str, Any]) -> str:
     for row in status["pending"]:
         why = f": {row['error']}" if row["error"] else ""
         lines.append(f"{row['number']} {row['state']} {row['path']} ({row['size']} bytes, {row['tries']} tries){why}")
-    return "".join(line.replace("\n", " ") + "\n" for line in lines)
+    return _text(lines)
 
 
 class ControlFiles:

@@ -357,7 +357,13 @@ class FileSystem:
     # -- for others ------------------------------------------------------------------------------------------
 
     def shown_size(self, node: Node) -> int:
-        """Return the size to put into a reply: what is known, 0 where nothing is."""
+        """Return the size to put into a reply: what is known, 0 where nothing is.
+
+        Of what is being written it is that of this moment: the kernel appends where a reply says that the end is.
+        """
+        edit = self.writer.overlay.edits.get(node.ino)
+        if edit is not None and not edit.staged.closed:
+            return edit.staged.size
         size: Size = node.size
         return size.value if isinstance(size, Exact | Hint) else 0
 

@@ -225,7 +225,7 @@ class Namespace:
 
     @asynccontextmanager
     async def alone(self, *nodes: Node | None) -> AsyncIterator[None]:
-        """Change names while the block runs, with none of these nodes being published."""
+        """Change names while the block runs, with none of these nodes being published, or beginning to be."""
         inos = [node.ino for node in nodes if node is not None]
         while True:
             for ino in inos:
@@ -239,10 +239,17 @@ class Namespace:
             if not any(edit.is_under_way or edit.lock.locked() for edit in edits):
                 break
             self.writer.order.release()  # something has begun in between
+        ended = trio.Event()
+        for edit in edits:
+            edit.held = ended
         try:
             yield
         finally:
+            for edit in edits:
+                edit.held = None
+            ended.set()
             self.writer.order.release()
+            self.writer.writeback.wake()
 
     async def shown_in(self, node: Node) -> list[str]:
         """Return the names that a directory shows, without the way to the ids."""

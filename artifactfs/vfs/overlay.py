@@ -79,10 +79,12 @@ class Job:
         tries: how often the service was asked for it.
         error: why the last try failed, in a sentence.
         failure: the same as an error, for who flushes next; told once.
+        denied: the service did not take the token.
         facts: what the publisher noted.
         since_ns: when it was acknowledged first; 0 before.
         due_at: when to publish it, on trio's clock.
         under_way: set while it is being published; the event ends that.
+        held: set while its name is changed or taken away: it is not begun then; the event ends that.
         failed_at: when the last try ended in vain, in seconds since the epoch.
         has_waited: acknowledged while its source failed, or by an earlier mount: such changes go one by one, in order.
         shown: its path below the mount point, when it was last known.
@@ -95,10 +97,12 @@ class Job:
     tries: int = 0
     error: str = ""
     failure: Exception | None = None
+    denied: bool = False
     facts: dict[str, str] = field(default_factory=dict)
     since_ns: int = 0
     due_at: float = math.inf
     under_way: trio.Event | None = None
+    held: trio.Event | None = None
     failed_at: float = 0.0
     has_waited: bool = False
     shown: str = ""

@@ -131,12 +131,10 @@ class WriteBack:
         """Publish what is due, for as long as the mount lives."""
         async with trio.open_nursery() as nursery:
             while True:
-                # Between the steps of a rename nothing begins that it has found idle.
-                async with self.context.order:
-                    self._woken = trio.Event()
-                    for job in self._startable():
-                        self._begin(job)
-                        nursery.start_soon(self._run, job)
+                self._woken = trio.Event()
+                for job in self._startable():
+                    self._begin(job)
+                    nursery.start_soon(self._run, job)
                 with trio.move_on_at(self._next_look()):
                     await self._woken.wait()
 
@@ -154,7 +152,7 @@ class WriteBack:
                 continue  # the program that ends its transaction closes it, too
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
-            if job.under_way is None and is_due and begun[job.source] < lanes:
+            if job.under_way is None and job.held is None and is_due and begun[job.source] < lanes:
                 if now < self.outages.until.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1
@@ -165,7 +163,7 @@ class WriteBack:
         now = trio.current_time()
         if self.outages.notice_recovery(self._busy):
             return now
-        due = [job.due_at for job in self.overlay.jobs() if job.under_way is None]
+        due = [job.due_at for job in self.overlay.jobs() if job.under_way is None and job.held is None]
         soonest = min((at for at in (*due, *self.outages.until.values()) if at > now), default=math.inf)
         return min(soonest, now + LOOK_S) if self.outages.until else soonest
 
@@ -215,6 +213,7 @@ class WriteBack:
 
     def _failed(self, job: Job, error: Exception) -> None:
         job.error, job.failed_at = str(error) or type(error).__name__, time.time()
+        job.denied = isinstance(error, errors.AccessDenied)
         now = trio.current_time()
         if job.state in {State.FAILED, State.CONFLICT}:
             job.state = begun(job.state)  # it failed before the service was asked
@@ -247,17 +246,12 @@ class WriteBack:
         Raises:
             ArtifactFSError, OSError: it is kept here, and was not published.
         """
-        while True:
-            while job.under_way is not None:
-                await job.under_way.wait()
-            async with self.context.order:
-                if job.under_way is not None:
-                    continue
-                if not any(job is other for other in self.overlay.jobs()):
-                    return  # it has just been published
-                job.error = ""
-                self._begin(job)
-                break
+        while (busy := job.under_way or job.held) is not None:
+            await busy.wait()
+        if not any(job is other for other in self.overlay.jobs()):
+            return  # it has just been published
+        job.error = ""
+        self._begin(job)
         await self._run(job)
         failure, job.failure = job.failure, None
         if failure is not None:

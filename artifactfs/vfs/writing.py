@@ -91,16 +91,27 @@ class Writer:
             message = "only the present version of an artifact can be written"
             raise errors.ReadOnly(message)
         await publisher.permits(Change.SAVE)
-        while (edit := self.overlay.edits.get(node.ino)) is None:
-            await self.begin(node, copy=not truncate)
-        if edit.in_flight is edit.staged or (edit.staged.sealed and not edit.staged.writers):
-            await self._fork(edit, copy=not truncate)
+        edit = await self._current(node, copy=not truncate)
         if truncate:
             edit.staged.truncate(0)
         edit.staged.writers += 1
         edit.due_at = math.inf
         self._take_notice(edit)
         return edit
+
+    async def _current(self, node: Node, *, copy: bool) -> Edit:
+        """Return the edit that stands for a file, with bytes that may be written to."""
+        while True:
+            while (edit := self.overlay.edits.get(node.ino)) is None:
+                await self.begin(node, copy=copy)
+            old = edit.staged
+            if edit.in_flight is old or (old.sealed and not old.writers):
+                await self._fork(edit, copy=copy)
+            if self.overlay.edits.get(node.ino) is edit:
+                return edit
+            # While its bytes were copied it was published, and is over: nobody would see what is written to the copy.
+            if edit.staged is not old and not edit.staged.writers:
+                await trio.to_thread.run_sync(edit.home.discard, edit.staged)
 
     async def begin(self, node: Node, *, copy: bool) -> None:
         """Begin the edit of a file, if it has none; however many do so at once, it is one."""

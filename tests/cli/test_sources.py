@@ -62,8 +62,8 @@ def test_a_source_is_listed_with_what_it_lacks(environ: dict[str, str]) -> None:
     assert "VM0_TOKEN" in rows[0]["problem"]
     done = artifactfs(environ, "source", "list", "--config", str(config))
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["source", "service", "where"]
-    assert lines[2].split() == ["*", "syn", "syntropic137", "http://localhost:8137"]
+    assert lines[0].split() == ["source", "service", "where", "token", "from"]
+    assert lines[2].split() == ["*", "syn", "syntropic137", "http://localhost:8137", "-"]
     assert lines[3].split()[:2] == ["local", "local"]
     assert "set the environment variable VM0_TOKEN" in done.stderr
 

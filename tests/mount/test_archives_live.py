@@ -240,7 +240,7 @@ def test_an_archive_larger_than_memory(tmp_path: Path) -> None:
     """The head of the first file comes at once; at the end little more memory is taken than for a small one."""
     slow = Slow({"huge": lambda: endless(STREAM_MB)})
     slow.hold_at["huge"] = 1
-    limits = '[archive]\nmax-output = "100GB"\n[cache]\nmax-size = "1GB"\nmin-free = "0"\n'
+    limits = '[limits]\nmax-output = "100GB"\n[cache]\nmax-size = "1GB"\nmin-free = "0"\n'
     with (
         Served(slow) as served,
         mounted(tmp_path, {"vm0": service_source("vm0", served.url)}, extra_config=limits) as mount,

@@ -72,8 +72,9 @@ def walk(root: Path) -> tuple[dict[str, bytes], set[str], dict[str, str]]:
 
 def check_shown(root: Path, case: Case) -> None:
     if len(case.files) > FEW or len(case.dirs) > FEW:
-        found = subprocess.run(["find", "."], cwd=root, capture_output=True, check=True, timeout=100).stdout
-        assert found.count(b"\n") == 1 + len(case.files) + len(case.dirs) + len(case.links) + len(case.broken)
+        done = subprocess.run(["find", "."], cwd=root, capture_output=True, check=False, timeout=100)
+        assert (done.returncode, done.stderr[-300:]) == (0, b"")
+        assert done.stdout.count(b"\n") == 1 + len(case.files) + len(case.dirs) + len(case.links) + len(case.broken)
         return
     files, directories, links = walk(root)
     broken = {shown(path) for path in case.broken}
@@ -90,8 +91,8 @@ def check_shown(root: Path, case: Case) -> None:
         assert target.split("/").count("..") <= depth
 
 
-def check(mount: Mounted, name: str) -> None:
-    case, root = CASES[name](), mount.path / "artifacts" / name
+def check(mount: Mounted, name: str, made: Case | None = None) -> None:
+    case, root = made or CASES[name](), mount.path / "artifacts" / name
     begin = time.monotonic()
     if not case.error:
         check_shown(root, case)
@@ -107,7 +108,8 @@ def check(mount: Mounted, name: str) -> None:
         why = ask(mount, verb="why", path=f"artifacts/{name}/good.txt")
         assert case.says in str(why)
         assert why["exists"] is None
-    assert time.monotonic() - begin < SLOW_S
+    # Of those that are read all at once the mount's own seconds are counted.
+    assert made or time.monotonic() - begin < SLOW_S
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - set(BOMBS)))
@@ -141,21 +143,34 @@ def memory_peak(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+def cpu_s(pid: int) -> float:
+    """Return the seconds of CPU that a process has used: however much else the machine does."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.timeout(400)
 def test_bombs_take_neither_time_nor_memory_nor_disk(tmp_path: Path) -> None:
     """All of them at once, in a mount of their own: each ends as it must, and other archives are read meanwhile."""
-    made = {name: lambda name=name: CASES[name]().data for name in (*BOMBS, "format_pax")}
+    # Made before: the server is in this process, and what it takes to make them is not the mount's time.
+    cases = {name: CASES[name]() for name in (*BOMBS, "format_pax")}
+    made = {name: lambda case=case: case.data for name, case in cases.items()}
     with (
         Served(vm0_of_archives(made)) as served,
-        mounted(tmp_path, {"vm0": service_source("vm0", served.url)}) as mount,
+        # All at once, on a machine that does other things: time is looked at below, not by the deadline.
+        mounted(tmp_path, {"vm0": service_source("vm0", served.url)}, extra_config="[mount]\ntimeout = 90\n") as mount,
     ):
         pid = ask(mount, verb="status")["pid"]
-        base, begin = memory_peak(pid), time.monotonic()
+        base, begin, before_s = memory_peak(pid), time.monotonic(), cpu_s(pid)
         with ThreadPoolExecutor(len(made)) as pool:
-            for _ in pool.map(lambda name: check(mount, name), made):
+            for _ in pool.map(lambda name: check(mount, name, cases[name]), made):
                 pass
         memory = memory_peak(pid) - base
         disk = sum(path.stat().st_size for path in (mount.home / ".cache").rglob("*") if path.is_file())
-        took_s = time.monotonic() - begin
-        sys.stdout.write(f"bombs: {took_s:.1f} s, {memory // MIB} MiB of memory, {disk // MIB} MiB on disk\n")
+        took_s, used_s = time.monotonic() - begin, cpu_s(pid) - before_s
+        sys.stdout.write(
+            f"bombs: {took_s:.1f} s, {used_s:.1f} s of CPU, {memory // MIB} MiB of memory, {disk // MIB} MiB on disk\n"
+        )
+        assert used_s < SLOW_S
         assert memory < MEMORY
         assert disk < DISK

@@ -9,9 +9,11 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import sys
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -70,6 +72,12 @@ def text(body: str | bytes, media_type: str = "application/json") -> Callable[[R
     return lambda _request: Response(body, media_type=media_type)
 
 
+def zipped(piece: bytes, times: int) -> Callable[[Request], Response]:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    body = b"".join(packer.compress(piece) for _ in range(times)) + packer.flush()
+    return lambda _request: Response(body, headers={"content-encoding": "gzip"}, media_type="application/json")
+
+
 def leads_to(where: str) -> Callable[[Request], Response]:
     return lambda _request: Response("", 302, headers={"Location": where})
 
@@ -106,6 +114,22 @@ ANSWERS: dict[str, Callable[[Request], Response]] = {
     "to no address": leads_to("http://[::bad"),
     "to nowhere": leads_to("http://artifactfs.invalid/"),
     "a length that is too long": wrong_length(100),
+    "a length that is too short": wrong_length(-1),
+    "HTML with 200": text("<!DOCTYPE html><html><title>Sign in</title></html>", "text/html"),
+    "HTML that says it is JSON": text("<html>"),
+    "nothing with 200": text(""),
+    "a 204": lambda _request: Response(status_code=204),
+    "gzip of a gigabyte": zipped(b"\0" * MIB, 1024),
+    "gzip that is none": lambda _request: Response(b"[]", headers={"content-encoding": "gzip"}),
+    "an encoding that nobody knows": lambda _request: Response(b"[]", headers={"content-encoding": "br"}),
+    "a header of 4 MB": lambda _request: Response(b"[]", headers={"x": "y" * 4_000_000}),
+    "to a decimal address": leads_to("http://168430090/"),
+    "to an address within IPv6": leads_to("http://[::ffff:10.11.12.13]/"),
+    "to an address behind NAT64": leads_to("http://[64:ff9b::a9fe:a9fe]/"),
+    "to another cloud's metadata": leads_to("http://100.100.100.200/latest/meta-data/"),
+    "to data": leads_to("data:application/json,[]"),
+    "to everywhere": leads_to("//"),
+    "text for a terminal": text("\x1b]0;pwned\x07", "\x1b[31mtext\x1b[0m/json"),
     "a 202": lambda _request: JSONResponse({"detail": "later"}, 202),
     "a 299 of nothing": lambda _request: Response("", 299),
     "a 599": lambda _request: Response("x", 599),
@@ -247,7 +271,7 @@ def hostile_rows() -> list[Any]:
     rows += [
         {**facts, "id": uuid_of(one), "name": f"time {one!r}", "createdAt": one, "updatedAt": one} for one in TIMES
     ]
-    values: tuple[Any, ...] = (None, 5, [], {}, True, 1.5)
+    values: tuple[Any, ...] = (None, 5, [], {}, True, 1.5, math.inf, math.nan)
     rows += [{"id": uuid_of(str(value)), "name": value, "currentVersion": value} for value in values]
     return rows
 

@@ -61,7 +61,7 @@ def well_formed(index: ArchiveIndex) -> None:
         assert not {"", ".", ".."} & set(parts)
         assert len(parts) == 1 or kinds["/".join(parts[:-1])] == "dir"
         assert member.inline is not None or member.offset + member.size <= index.stream_size
-        if member.target is not None:
+        if member.kind == "symlink":
             assert not escapes(index, member.path)
 
 

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from artifactfs import errors
+from artifactfs.model.limits import ANSWERS, AnswerLimits
 from artifactfs.observe import Observer
 from artifactfs.providers import http as transport
 from artifactfs.providers import one_request
@@ -290,12 +291,12 @@ async def test_what_is_no_http_is_unavailable(answer: bytes) -> None:
             await client.get("/x")
 
 
-async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_answer_is_given_up() -> None:
     """Beyond the limit for metadata, before memory is full."""
-    monkeypatch.setattr(transport, "MAX_JSON_BYTES", 1 << 20)
     script = Script(Endless(bytes(1 << 16)))
-    async with serving(script.app) as at, client_at(at.url) as client:
-        with pytest.raises(errors.ProviderMisbehaved, match="larger than 1 MiB"):
+    limits = AnswerLimits(max_answer_bytes=1 << 20)
+    async with serving(script.app) as at, client_at(at.url, answer_limits=limits) as client:
+        with pytest.raises(errors.ProviderMisbehaved, match=r"larger than limits\.max-answer = 1048576 bytes"):
             await client.get("/x")
 
 
@@ -397,7 +398,7 @@ async def test_redirects_end() -> None:
     async with serving(script.app) as at, client_at(at.url) as client:
         with pytest.raises(errors.ProviderMisbehaved, match="redirects"):
             await client.get("/x")
-    assert len(script.requests) == one_request.MAX_REDIRECTS + 1
+    assert len(script.requests) == ANSWERS.max_redirects + 1
 
 
 async def test_a_redirect_can_be_looked_at_instead() -> None:

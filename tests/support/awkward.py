@@ -57,6 +57,9 @@ def vm0_of_archives(archives: Mapping[str, Callable[[], bytes]]) -> Starlette:
         pagination = {"hasMore": False, "nextCursor": None}
         return JSONResponse({"data": [row(name) for name in archives], "pagination": pagination})
 
+    async def detail(request: Request) -> Response:
+        return JSONResponse(row(by_id[request.path_params["id"]]))
+
     async def all_versions(request: Request) -> Response:
         version = {"id": versions[by_id[request.path_params["id"]]], "createdAt": "2026-02-03T08:00:00Z"}
         return JSONResponse({"data": [version], "pagination": {"hasMore": False, "nextCursor": None}})
@@ -72,6 +75,7 @@ def vm0_of_archives(archives: Mapping[str, Callable[[], bytes]]) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/artifacts", index),
+            Route("/v1/artifacts/{id}", detail),
             Route("/v1/artifacts/{id}/versions", all_versions),
             Route("/v1/artifacts/{id}/download", download),
             Route("/bucket/{version}/archive.tar.gz", archive),

@@ -45,7 +45,7 @@ def source(file: Path, text: str, name: str = "work", /, **environ: str) -> conf
         (
             "cach = 1",
             1,
-            "unknown key 'cach' (did you mean 'cache'?); valid here: archive, cache, default, journal, log, log-level",
+            "unknown key 'cach' (did you mean 'cache'?); valid here: cache, default, journal, limits, log, log-level",
         ),
         (
             "\n\n[cache]\n# c\nmaxsize = 1",
@@ -75,7 +75,11 @@ def source(file: Path, text: str, name: str = "work", /, **environ: str) -> conf
         ("[sources.work]\ntype = 'vm0'\nurl = 'https://'", 3, "should be an address such as"),
         ("[sources.work]\ntype = 'vm0'\nurl = 'http://h:99999'", 3, "should be an address such as"),
         ("[sources.work]\ntype = 'vm0'\ntoken-env = 'a b'", 3, "should be the name of an environment variable"),
-        ("[archive]\nmax-ratio = 1", 2, "archive.max-ratio: should be greater than 1"),
+        ("[limits]\nmax-ratio = 1", 2, "limits.max-ratio: should be greater than 1"),
+        ("[limits]\nmax-depth = 0", 2, "limits.max-depth: should be greater than 0"),
+        ("[limits]\nmax-json-depth = 9999", 2, "limits.max-json-depth: should be less than or equal to 950"),
+        ("[limits]\nmax-redirects = -1", 2, "limits.max-redirects: should be greater than or equal to 0"),
+        ("[limits]\nmax-answer = 'much'", 2, "limits.max-answer: 'much' is not a size such as 10GiB or 500MB"),
     ],
 )
 def test_a_mistake_names_file_line_and_what_is_valid(file: Path, text: str, line: int, said: str) -> None:

@@ -77,7 +77,7 @@ class Syntropic137Publisher:
         if size == 0 and self.learnt.uploads is False:
             message = "this server has no object store, so it cannot store an empty file"
             raise errors.InvalidRequest(message, provider=self.api.source, subject=name)
-        vet_text(path, name)
+        vet_text(path, name, self.api.http.answer_limits)
 
     async def permits(self, change: Change) -> None:
         """Refuse what this server does not offer.

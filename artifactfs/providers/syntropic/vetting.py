@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from artifactfs import errors
-from artifactfs.providers.http import MAX_JSON_BYTES
+from artifactfs.model.limits import ANSWERS, AnswerLimits, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def vet_size(size: int) -> None:
         raise errors.TooLarge(f"the service takes {MAX_CONTENT >> 20} MB as one file at most")
 
 
-def vet_text(path: Path, name: str) -> None:
+def vet_text(path: Path, name: str, limits: AnswerLimits = ANSWERS) -> None:
     """Refuse a content that is no text, or that no answer could hold.
 
     Raises:
@@ -75,8 +75,10 @@ def vet_text(path: Path, name: str) -> None:
     except OSError as error:
         message = f"what is to be saved cannot be read: {error.strerror}"
         raise errors.CorruptContent(message, subject=name) from error
-    if in_json > MAX_JSON_BYTES:
-        message = f"written as JSON this is larger than {MAX_JSON_BYTES >> 20} MB, and could not be read again"
+    if in_json > limits.max_answer_bytes:
+        message = (
+            f"written as JSON this is larger than {named(limits, 'max_answer_bytes')}, and could not be read again"
+        )
         raise errors.TooLarge(message, subject=name)
 
 

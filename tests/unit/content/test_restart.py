@@ -14,12 +14,13 @@ import pytest
 from artifactfs.content import inflate_blocks
 from artifactfs.content.archive_cutter import Batch, Cutter, Unpacker
 from artifactfs.content.archive_index import ArchiveIndex, GrowingTree, dump
-from artifactfs.content.gunzip import Gunzip, Limits
+from artifactfs.content.gunzip import Gunzip
 from artifactfs.content.inflate_blocks import Border
 from artifactfs.content.refetch_plan import MERGE, SUCCESSION, Misses, runs
 from artifactfs.content.restart import Point, Restarted, RestartMap
 from artifactfs.errors import CorruptContent, StaleContent
 from artifactfs.model.content import Access, ArchiveMember, ContentRef, Unknown
+from artifactfs.model.limits import Limits
 
 LIMITS = Limits()
 MIB = 1 << 20

@@ -1,0 +1,110 @@
+"""Who opens a file for writing just as its last save ends: the new save is one, whichever comes first."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import trio
+import trio.testing
+
+from artifactfs.journal.drafts import Staged
+from artifactfs.journal.records import Record
+from artifactfs.journal.staging import Staging
+from tests.vfs.world import BOTH, EMPTY, World
+
+
+async def pass_time(world: World) -> None:
+    """Let ten seconds pass, and what can begin and go on meanwhile do so: some of it may wait for the caller."""
+    for _ in range(100):
+        world.clock.jump(0.1)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.to_thread.run_sync(threading.Event().wait, 0.002)
+
+
+@pytest.mark.parametrize("flags", [BOTH, EMPTY])
+@pytest.mark.parametrize("path", ["w/t/a", "w/f"])
+async def test_a_writer_who_waits_while_the_save_before_ends(grown: World, path: str, flags: int):
+    """Its bytes go into what the name stands for then, not into what was just saved and is nobody's any more."""
+    await grown.put(path, b"first")
+    name = path.rpartition("/")[2]
+    edit = grown.edit(name)
+    handles: list[int] = []
+
+    async def late() -> None:
+        handles.append(await grown.open(path, flags))
+
+    async with trio.open_nursery() as nursery, edit.lock:
+        await pass_time(grown)  # the save of a file waits for the lock at its end, that of a tree does not
+        nursery.start_soon(late)
+        await trio.testing.wait_all_tasks_blocked()
+    grown.fs.write(handles[0], 0, b"SECOND")
+    await grown.close(handles[0])
+    assert await grown.read(path) == b"SECOND"
+    await grown.elapse(5)
+    assert await grown.read(path) == b"SECOND"
+    assert (grown.stored("t")["a"] if "/t/" in path else grown.versions("f")[-1]) == b"SECOND"
+    grown.nothing_is_left()
+
+
+async def test_a_tree_that_is_saved_while_the_bytes_of_a_file_are_copied(grown: World, monkeypatch: pytest.MonkeyPatch):
+    """An appending writer: the copy takes long enough for the version to be there when it is done."""
+    await grown.put("w/t/a", b"first")
+    real, turns = Staging.clone, [True]
+
+    def slow(self: Staging, staged: Staged) -> Staged:
+        fresh = real(self, staged)
+        if turns and turns.pop():
+            trio.from_thread.run(grown.elapse, 5)
+        return fresh
+
+    monkeypatch.setattr(Staging, "clone", slow)
+    handle = await grown.open("w/t/a", BOTH)
+    assert not turns
+    grown.fs.write(handle, 5, b" more")
+    await grown.close(handle)
+    assert await grown.read("w/t/a") == b"first more"
+    await grown.elapse(5)
+    assert grown.stored("t")["a"] == await grown.read("w/t/a") == b"first more"
+    grown.nothing_is_left()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_save_that_becomes_due_while_another_file_takes_its_name(
+    grown: World, monkeypatch: pytest.MonkeyPatch, is_new: bool
+):
+    """It is not begun any more: its end would look like somebody else's change to the one that takes its place."""
+    if not is_new:
+        await grown.put("w/f", b"zero")
+        await grown.elapse(5)
+    await grown.put("w/f", b"one")
+    await grown.put("w/x", b"two")
+    real, turns = Staging.seal, [True]
+
+    def slow(self: Staging, staged: Staged, record: Record) -> None:
+        if turns and turns.pop():
+            trio.from_thread.run(pass_time, grown)
+        real(self, staged, record)
+
+    monkeypatch.setattr(Staging, "seal", slow)
+    await grown.rename("w/x", "w/f")
+    assert not turns
+    await grown.elapse(10)
+    assert await grown.names("w") == {"f", "t"}
+    assert await grown.read("w/f") == b"two"
+    assert grown.versions("f") == ([b"two"] if is_new else [b"zero", b"two"])
+    grown.nothing_is_left()
+
+
+@pytest.mark.parametrize("path", ["w/t/a", "w/f", "w/t/new"])
+async def test_a_listing_beside_a_writer_shows_the_size_that_is(grown: World, path: str):
+    """The kernel believes it, and appends there: with the size of a moment ago in the middle of the file."""
+    await grown.put(path, b"12345")
+    node = await grown.fs.getattr((await grown.look(path)).ino)
+    handle = await grown.open(path, EMPTY)
+    grown.fs.write(handle, 0, b"1234567890")
+    opened = await grown.fs.opendir((await grown.look(path.rpartition("/")[0])).ino)
+    (shown,) = [entry for entry in grown.fs.readdir(opened) if entry.name == node.name]
+    assert (grown.fs.shown_size(shown), grown.fs.shown_size(await grown.look(path))) == (10, 10)
+    await grown.fs.release(opened)
+    await grown.close(handle)
