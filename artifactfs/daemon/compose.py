@@ -23,6 +23,7 @@ from artifactfs.journal.staging import Staging
 from artifactfs.model.content import ContentRef
 from artifactfs.providers import registry
 from artifactfs.providers.credentials import Credentials
+from artifactfs.providers.resolving import Resolver
 from artifactfs.vfs.control_dir import ControlFiles
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.recovery import recover
@@ -112,6 +113,7 @@ async def composed(
         # Requests run here: a waiter's end does not end them, the mount's end does.
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
+        trio.socket.set_custom_hostname_resolver(Resolver(nursery))
         reader = ContentReader(
             nursery, store, facts, {name: source.provider for name, source in known.items()},
             local_path=_local_path(known), fingerprints={n: s.fingerprint for n, s in known.items()},

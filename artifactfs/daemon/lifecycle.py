@@ -1,7 +1,8 @@
 """From start to end of a mount's process.
 
 The order. Start: demo server if asked, wiring, drafts an earlier mount left, the mount, the control socket, readiness.
-End (unmounted, SIGTERM, SIGINT): the socket, the kernel's requests, requests under way, stores, the demo server.
+End (unmounted, SIGTERM, SIGINT): the socket, the kernel's requests, requests under way, stores, the demo server; within
+the bound that ``watchdog`` sets, and at once if told twice.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from artifactfs import config, errors, observe, private
 from artifactfs.daemon import control, exporter, mounts
 from artifactfs.daemon.compose import Mounted, composed
 from artifactfs.daemon.verbs import Verbs
+from artifactfs.daemon.watchdog import TELLING, Watchdog
 from artifactfs.fuse.convert import Owner
 from artifactfs.fuse.session import make_operations, session
 
@@ -100,7 +102,7 @@ def _alone(mountpoint: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running(plan: Plan) -> AsyncIterator[Mounted]:
+async def running(plan: Plan, watchdog: Watchdog | None = None) -> AsyncIterator[Mounted]:
     """Have a mount while the block runs."""
     async with AsyncExitStack() as stack:
         owner = stack.enter_context(_owner())
@@ -113,6 +115,9 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
             await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())
         verbs = Verbs(mounted, operations, plan.settings)
+        if watchdog is not None:
+            mounted.status.loop = watchdog.report
+            nursery.start_soon(watchdog.beat)
         await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
         status = mounted.status
         await nursery.start(
@@ -129,15 +134,19 @@ async def run(plan: Plan, ready: Callable[[], None]) -> None:
     # `kill -QUIT` has the stacks of all threads in the log, also when the loop is stuck: `debug-bundle` asks for them.
     with contextlib.suppress(RuntimeError, ValueError, OSError):  # a stderr that is no file
         faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *LEVEL_SIGNALS) as signals:
-        async with running(plan):
-            ready()
-            async for number in signals:
-                if number in LEVEL_SIGNALS:
-                    observe.set_level("debug" if number == signal.SIGUSR1 else plan.settings.log_level)
-                    continue
-                log.info("ending on %s", signal.Signals(number).name)
-                break
+    watchdog = Watchdog(plan.mountpoint, plan.settings.mount.watchdog_abort)
+    with trio.open_signal_receiver(*TELLING, *LEVEL_SIGNALS) as signals, watchdog.watching():
+        async with running(plan, watchdog):
+            try:
+                ready()
+                async for number in signals:
+                    if number in LEVEL_SIGNALS:
+                        observe.set_level("debug" if number == signal.SIGUSR1 else plan.settings.log_level)
+                        continue
+                    log.info("ending on %s", signal.Signals(number).name)
+                    break
+            finally:
+                watchdog.ending()
 
 
 def report(ready_fd: int, message: Mapping[str, object]) -> None:

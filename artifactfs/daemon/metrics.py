@@ -120,14 +120,13 @@ def _kernel(fs: FileSystem) -> Iterator[Family]:
 
 
 def _listings(fs: FileSystem) -> Iterator[Family]:
-    now, listings = trio.current_time(), fs.directories.listings
-    sums = {source: [0, 0.0, 0, 0] for source in fs.sources}
-    for ref, known in listings.in_memory():
-        of_source = sums.setdefault(ref.source, [0, 0.0, 0, 0])
+    sums: dict[str, list[float]] = {source: [0, 0.0, 0, 0] for source in fs.sources}
+    for row in fs.directories.listings.report():
+        of_source = sums[row["source"]]
         of_source[0] += 1
-        of_source[1] = max(of_source[1], known.age_s(now) or 0.0)
-        of_source[2] += now >= known.fetched_at + known.ttl_s
-        of_source[3] += known.failure is not None
+        of_source[1] = max(of_source[1], row["age_s"] or 0.0)
+        of_source[2] += row["stale"]
+        of_source[3] += row["stale_because"] is not None
     names = {
         "listings": "Listings in memory.",
         "listing_oldest_age_seconds": "Age of the oldest listing in memory.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -29,7 +30,8 @@ class Context:
     """The mount that changes are published of.
 
     Attributes:
-        order: held by whoever changes names: each such change is one step.
+        orders: of each source, held by whoever changes names in it: each such change is one step. Of one source
+            alone: what one service keeps waiting is nothing to the others.
         report: told of source, path and message of what a person may ask about.
         tried: told of the source of each try, and what came of it: ``done``, or the state that the change is in now.
         saved: told of the source of each save.
@@ -41,7 +43,7 @@ class Context:
     directories: Directories
     content: ContentReader
     overlay: Overlay
-    order: trio.Lock = field(default_factory=trio.Lock)
+    orders: defaultdict[str, trio.Lock] = field(default_factory=lambda: defaultdict(trio.Lock))
     report: Callable[[str, str, str], None] = lambda _source, _path, _message: None
     tried: Callable[[str, str], None] = lambda _source, _outcome: None
     saved: Callable[[str], None] = lambda _source: None

@@ -166,6 +166,21 @@ class Directories:
         else:
             self.listings.own.unkeep(source, artifact)
 
+    def gone(self, node: Node, inode: Callable[[int], Node | None], error: errors.NotFound) -> errors.StaleContent:
+        """Take note that a service does not have what it listed; return the error for who has it open.
+
+        Its listing is asked for again by whoever looks next.
+        """
+        if error.status is not None:
+            shown, above = node, inode(node.parent)
+            while above is not None and not isinstance(above.directory, Listed) and above is not shown:
+                shown, above = above, inode(above.parent)
+            if above is not None and isinstance(above.directory, Listed):
+                self.listings.doubt(above.directory.ref)
+                self.listings.changed(above.ino, shown.name)
+        message = f"what was opened is gone: {error}"
+        return errors.StaleContent(message, provider=error.provider, status=error.status)
+
     def apply_saved(self, source: str, place: Listed, name: str, artifact: Artifact, mtime_ns: int) -> None:
         """Take over what a save made of an artifact that a listing shows, or will show when it is asked for again."""
         self.apply_artifact(source, artifact)

@@ -251,7 +251,11 @@ class FileSystem:
         if edited is not None:
             handle = self.handles.add(ReadHandle(node, Inline(b""), edited.staged.size))
             return Opened(handle, self.writer.overlay.keeps_pages(ino))
-        return await self._open_reading(node)
+        try:
+            return await self._open_reading(node)
+        except errors.NotFound as error:
+            self.directories.gone(node, self.inodes.get, error)
+            raise
 
     async def _open_reading(self, node: Node) -> Opened:
         if is_control(node):
@@ -272,18 +276,21 @@ class FileSystem:
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Return bytes of an open file; fewer than asked only at its end."""
         opened = self.handles.any(handle)
-        match opened:
-            case WriteHandle(edit=edit) if not edit.staged.closed:
-                return edit.staged.read(offset, length)
-            case ReadHandle(node=node) if (edited := self.writer.overlay.edits.get(node.ino)) is not None:
-                return edited.staged.read(offset, length)
-            case ReadHandle(node=node, pattern=pattern) if node.writable and isinstance(node.content, ContentRef):
-                # Saved through this mount since it was opened, perhaps: an inode shows one content to all.
-                return await self.content.read(node.content, offset, length, pattern)
-            case ReadHandle(content=content, size=size, pattern=pattern):
-                return await self.content.read(content, offset, max(0, min(length, size - offset)), pattern)
-            case _:
-                raise errors.IsADirectory
+        try:
+            match opened:
+                case WriteHandle(edit=edit) if not edit.staged.closed:
+                    return edit.staged.read(offset, length)
+                case ReadHandle(node=node) if (edited := self.writer.overlay.edits.get(node.ino)) is not None:
+                    return edited.staged.read(offset, length)
+                case ReadHandle(node=node, pattern=pattern) if node.writable and isinstance(node.content, ContentRef):
+                    # Saved through this mount since it was opened, perhaps: an inode shows one content to all.
+                    return await self.content.read(node.content, offset, length, pattern)
+                case ReadHandle(content=content, size=size, pattern=pattern):
+                    return await self.content.read(content, offset, max(0, min(length, size - offset)), pattern)
+                case _:
+                    raise errors.IsADirectory
+        except errors.NotFound as error:
+            raise self.directories.gone(opened.node, self.inodes.get, error) from error
 
     async def create(self, parent_ino: int, name: str, *, executable: bool) -> tuple[Node, int]:
         """Make and open a new file; return its node and handle."""

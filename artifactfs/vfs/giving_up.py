@@ -83,7 +83,7 @@ class GivingUp:
         """
         writer = self.fs.writer
         with self._held(edit, [edit]):
-            async with writer.order, edit.lock:
+            async with writer.order(edit.source), edit.lock:
                 if edit.replaces is not None:
                     edit.replaces.given_to = None
                     writer.lineage.hide_again(edit.replaces)
@@ -104,7 +104,7 @@ class GivingUp:
     async def _drop_removal(self, removal: Removal) -> None:
         overlay, context = self.fs.writer.overlay, self.fs.writer.context
         with self._held(removal, ()):
-            async with self.fs.writer.order:
+            async with self.fs.writer.order(removal.source):
                 await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
                 for at in [at for at, found in overlay.removals.items() if found is removal]:
                     del overlay.removals[at]
@@ -132,7 +132,7 @@ class GivingUp:
             for (path, name), entry in doomed.items():
                 known = entry.parent if isinstance(entry, Node) else 0
                 parents[path, name] = known or await self._directory(f"{tree.shown}/{path}")
-            async with self.fs.writer.order:
+            async with self.fs.writer.order(tree.source):
                 await self._leave_to_base(tree, list(doomed), edits)
         await self._spoil(edits)
         for (_, name), parent in parents.items():

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -117,6 +117,12 @@ class Listings:
         """Return what is known of a listing that was asked for before, made current; None if it never was."""
         top = self._tops.get(ref)
         return None if top is None else await self.get(*top)
+
+    def doubt(self, ref: DirRef) -> None:
+        """Believe a listing no more that has turned out to show what is not there; until it is renewed it is shown."""
+        known = self._known.peek(ref)
+        if known is not None:
+            known.fetched_at = min(known.fetched_at, trio.current_time() - known.ttl_s)
 
     def _key(self, ref: DirRef) -> tuple[str, DirRef, int]:
         # Who looks after a change must not join a flight that left before it.
@@ -287,10 +293,6 @@ class Listings:
         if known is None or not known.complete:
             return 0.0
         return max(0.0, known.fetched_at + known.ttl_s - trio.current_time())
-
-    def in_memory(self) -> Iterator[tuple[DirRef, Known]]:
-        """Go through what is known at this moment."""
-        return iter(self._known)
 
     def report(self) -> list[dict[str, Any]]:
         """Return what ``status`` shows of the listings in memory."""

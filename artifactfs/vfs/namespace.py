@@ -1,8 +1,8 @@
 """What a place takes, and making things there.
 
 Rules of this file: what a place accepts is asked before anything is done. What is made inside a tree is durable here
-when the call returns and published later; workflows and new trees are made at the service at once. Names change one at
-a time (``Writer.order``).
+when the call returns and published later; workflows and new trees are made at the service at once. Names of one
+source change one at a time (``Writer.order``); nobody asks a service meanwhile, if that can be avoided.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Namespace:
                     self.directories.apply_saved(parent.source, place, name, made, time.time_ns())
             case _:
                 await publisher.permits(Change.SAVE)
-                async with self.writer.order:
+                async with self.writer.order(parent.source):
                     tree = self.writer.work_trees.tree(parent)
                     node = intents.made_node(tree, path_in_tree(parent), name, Kind.DIRECTORY, time.time_ns())
                     tree.opaque.add(node.tree_path)
@@ -184,7 +184,7 @@ class Namespace:
         if not isinstance(parent.directory, VersionDir) or not target or target.startswith("/") or leads_out:
             message = "a symlink can only be made in a tree, and leads to what is in it"
             raise errors.NotPermitted(message)
-        async with self.writer.order:
+        async with self.writer.order(parent.source):
             tree = self.writer.work_trees.tree(parent)
             node = intents.made_node(tree, path_in_tree(parent), name, Kind.SYMLINK, time.time_ns())
             node.target, node.size = target, Exact(len(target.encode("utf-8", "surrogateescape")))
@@ -224,9 +224,9 @@ class Namespace:
             await job.under_way.wait()
 
     @asynccontextmanager
-    async def alone(self, *nodes: Node | None) -> AsyncIterator[None]:
+    async def alone(self, node: Node, *others: Node | None) -> AsyncIterator[None]:
         """Change names while the block runs, with none of these nodes being published, or beginning to be."""
-        inos = [node.ino for node in nodes if node is not None]
+        inos, order = [one.ino for one in (node, *others) if one is not None], self.writer.order(node.source)
         while True:
             for ino in inos:
                 edit = self.overlay.edits.get(ino)
@@ -234,11 +234,11 @@ class Namespace:
                 if edit is not None:
                     async with edit.lock:  # it may just be made durable, under the name it has had
                         pass
-            await self.writer.order.acquire()
+            await order.acquire()
             edits = [edit for ino in inos if (edit := self.overlay.edits.get(ino)) is not None]
             if not any(edit.is_under_way or edit.lock.locked() for edit in edits):
                 break
-            self.writer.order.release()  # something has begun in between
+            order.release()  # something has begun in between
         ended = trio.Event()
         for edit in edits:
             edit.held = ended
@@ -248,7 +248,7 @@ class Namespace:
             for edit in edits:
                 edit.held = None
             ended.set()
-            self.writer.order.release()
+            order.release()
             self.writer.writeback.wake()
 
     async def shown_in(self, node: Node) -> list[str]:

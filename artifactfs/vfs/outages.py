@@ -24,12 +24,14 @@ class Outages:
         well_at: says when a source last answered, in seconds since the epoch.
         until: no try of a source that fails before this time, on trio's clock.
         failed_at: when a source failed last, in seconds since the epoch.
+        ends_since: since when the mount ends (epoch), -inf if it leaves everything to the next one.
     """
 
     overlay: Overlay
     well_at: Callable[[str], float] = lambda _source: 0.0
     until: dict[str, float] = field(default_factory=dict)
     failed_at: dict[str, float] = field(default_factory=dict)
+    ends_since: float = math.inf
 
     def failed(self, job: Job) -> None:
         """Let what waits for the source of a change wait until that is tried again."""
@@ -62,3 +64,13 @@ class Outages:
         """Tell whether a change was tried in vain since a time (epoch), or need not be."""
         # Where one change fails because its source does, the others wait for that source.
         return max(job.failed_at, self.failed_at.get(job.source, 0.0)) >= since
+
+    def is_awaited(self, job: Job, since: float) -> bool:
+        """Tell whether who waits since a time (epoch) still waits for a change; for its second try nobody does."""
+        if job.is_under_way:
+            return job.failed_at < since
+        return job.due_at < math.inf and not self.has_failed(job, since)
+
+    def is_left(self, job: Job) -> bool:
+        """Tell whether a change is the next mount's: this one ends, and has tried it, or is not to."""
+        return self.has_failed(job, self.ends_since)

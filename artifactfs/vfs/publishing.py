@@ -133,7 +133,7 @@ class Files:
         node = edit.node
         if saved is not None:
             await self._adopt(saved, draft)
-        async with self.context.order, edit.lock:
+        async with self.context.orders[edit.source], edit.lock:
             artifact, edit.covers = saved or edit.base, None
             if saved is not None and isinstance(edit.directory, Listed):
                 self._show_saved(edit, saved)

@@ -34,7 +34,7 @@ class Removals:
         if not isinstance(edit.directory, Listed):
             raise TypeError(edit)
         overlay, home = self.context.overlay, edit.home
-        async with self.context.order, edit.lock:
+        async with self.context.orders[edit.source], edit.lock:
             overlay.edits.pop(edit.node.ino, None)
             if artifact is None:
                 overlay.drop(edit.directory, edit.source, edit.node.name)
@@ -60,7 +60,7 @@ class Removals:
             self.context.report(removal.source, removal.shown, STAYS)
         else:
             await self.context.publisher(removal.source).remove(removal.artifact)
-        async with self.context.order:
+        async with self.context.orders[removal.source]:
             if stays:
                 self.context.directories.listings.own.forget(removal.directory.ref)
             else:

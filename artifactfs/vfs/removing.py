@@ -46,9 +46,12 @@ class Remover:
             async with self.namespace.alone(node):
                 await self._unlink_in_tree(parent, name, self.overlay.edits.get(node.ino))
             return
+        asked = edit is None or not edit.is_local
+        if asked:  # before others of the source have to wait: its service may be asked
+            await self.writer.publisher(parent.source).permits(Change.REMOVE)
         async with self.namespace.alone(node):
             edit = self.overlay.edits.get(node.ino)
-            if edit is None or not edit.is_local:
+            if not asked and (edit is None or not edit.is_local):  # it has just been published
                 await self.writer.publisher(parent.source).permits(Change.REMOVE)
             await self._unlink_listed(parent, name, node, edit)
 
@@ -141,7 +144,7 @@ class Remover:
                     raise errors.DirectoryNotEmpty(subject=name)
                 if path:
                     await publisher.permits(Change.SAVE)
-                    async with self.writer.order:
+                    async with self.writer.order(parent.source):
                         await self._rmdir_in_tree(parent, name, path)
                     return
                 await publisher.permits(Change.REMOVE)

@@ -6,6 +6,7 @@ changed both are kept. What is open for writing waits for the version after.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -158,7 +159,7 @@ class TreePublisher:
         Raises:
             ArtifactFSError, OSError: it was not made, and all changes are kept.
         """
-        async with self.context.order:
+        async with self.context.orders[tree.source]:
             taken = await self.changes(tree)
         if not taken:
             await self.settling.settle(tree, [], Made(tree.base))
@@ -167,7 +168,8 @@ class TreePublisher:
             attempt = await self._start(tree, taken)
             made = await self._save(tree, taken, attempt)
             tree.facts = attempt.record.facts
-            async with self.context.order:
+            await self._know(tree, made)
+            async with self.context.orders[tree.source]:
                 await self.settling.settle(tree, taken, made)
         finally:
             for one in taken:
@@ -176,6 +178,12 @@ class TreePublisher:
             with trio.move_on_after(FORGET_S, shield=True):
                 await self._forget_orphans(tree, taken)
         self.context.saved(tree.source)
+
+    async def _know(self, tree: WorkTree, made: Made) -> None:
+        """Ask what is in the version that will be shown, before others of the source have to wait for that."""
+        if made.merged is not None and made.is_version:
+            with contextlib.suppress(errors.NotFound):
+                await self.context.directories.trees.members(tree.source, made.artifact, made.artifact.current)
 
     async def _forget_orphans(self, tree: WorkTree, taken: list[Taken]) -> None:
         """Delete the bytes of files that were removed while they were being read."""

@@ -50,6 +50,7 @@ class TreeRenamer:
             if move.target is not None and await self.namespace.shown_in(move.target):
                 raise errors.DirectoryNotEmpty(subject=move.new_name)
         await self.vet(move)
+        await self._know(move)
         async with self.namespace.alone(move.node, move.target):
             tree = self.writer.work_trees.tree(move.new_parent)
             replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
@@ -70,6 +71,13 @@ class TreeRenamer:
             if replaced is not None:
                 await self.writer.lineage.orphan(replaced)
             self.namespace.changed(tree)
+
+    async def _know(self, move: Move) -> None:
+        """Ask for what will be looked at, before others of the source have to wait for this rename."""
+        if not self.overlay.hides_base(move.old_parent):
+            await self.directories.children(move.old_parent)
+        if move.node.kind is Kind.DIRECTORY:
+            await self._all_below(move.node)
 
     async def _all_below(self, top: Node) -> list[tuple[Node, Node]]:
         """Return everything that a directory of a tree shows, each with its directory, from the top down."""

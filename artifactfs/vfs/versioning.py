@@ -72,7 +72,7 @@ class Versioning:
         whole = Place(place.source, place.artifact, place.shown, "", place.workflow, None)
         changes, staying = await Comparing(self.fs).next_version(tree, whole)
         if changes and not dry_run:
-            async with self.fs.writer.order:
+            async with self.fs.writer.order(tree.source):
                 tree.message, tree.shown = message, tree.shown or below
                 await trio.to_thread.run_sync(tree.home.journal.put, intents.of_tree(tree))
             self.fs.writer.writeback.hurry("", tree)
@@ -183,7 +183,7 @@ class Versioning:
             await self.fs.writer.writeback.trees.settling.write_down(tree, [])
 
     async def _put(self, tree: WorkTree, entries: dict[tuple[str, str], Node | Gone]) -> None:
-        async with self.fs.writer.order:
+        async with self.fs.writer.order(tree.source):
             records: list[Record] = [intents.of_tree(tree)]
             for (path, name), entry in entries.items():
                 tree.names.setdefault(path, {})[name] = entry

@@ -152,7 +152,8 @@ class WriteBack:
                 continue  # the program that ends its transaction closes it, too
             # While its source fails the pause is the source's: the oldest change is the one that finds out.
             is_due = job.due_at <= now or (is_failing and job.tries > 0 and job.due_at < math.inf)
-            if job.under_way is None and job.held is None and is_due and begun[job.source] < lanes:
+            is_free = job.under_way is None and job.held is None and not self.outages.is_left(job)
+            if is_free and is_due and begun[job.source] < lanes:
                 if now < self.outages.until.get(job.source, -math.inf):
                     continue
                 begun[job.source] += 1
@@ -287,10 +288,7 @@ class WriteBack:
     def unsettled(self, below: str, since: float) -> list[Job]:
         """Return what is below a path, is still to be published, and was not tried in vain since a time (epoch)."""
         return [
-            job
-            for job in self.overlay.jobs()
-            if self.is_wanted(job, below)
-            and (job.is_under_way or (job.due_at < math.inf and not self.outages.has_failed(job, since)))
+            job for job in self.overlay.jobs() if self.is_wanted(job, below) and self.outages.is_awaited(job, since)
         ]
 
     async def changed(self, within_s: float) -> None:
@@ -310,6 +308,7 @@ class WriteBack:
     async def finish(self) -> None:
         """Publish what waits, each change once, unless it is to be left to the next mount: this one ends."""
         since = time.time()
+        self.outages.ends_since = -math.inf if self.leave else since
         if not self.leave:
             self.hurry()
         while any(job.is_under_way for job in self.overlay.jobs()) or (not self.leave and self.unsettled("", since)):

@@ -44,7 +44,6 @@ class Writer:
         homes: the journal of each source.
         parent_of: the directory of a node, as far as the kernel knows it.
         size_changed: told of an inode whose content is another one than the kernel believes.
-        order: held by whoever changes names: each such change is one step.
     """
 
     sources: Mapping[str, Source]
@@ -55,7 +54,6 @@ class Writer:
     size_changed: Callable[[int], None] = lambda _ino: None
     policy: Policy = field(default_factory=Policy)
     overlay: Overlay = field(default_factory=Overlay)
-    order: trio.Lock = field(default_factory=trio.Lock)
     context: Context = field(init=False)
     beginner: Beginner = field(init=False)
     writeback: WriteBack = field(init=False)
@@ -65,7 +63,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         """Start without edits."""
-        self.context = Context(self.sources, self.directories, self.content, self.overlay, self.order)
+        self.context = Context(self.sources, self.directories, self.content, self.overlay)
         self.beginner = Beginner(
             self.sources, self.directories, self.content, self.homes, self.parent_of, self.overlay
         )  # fmt: skip
@@ -81,6 +79,10 @@ class Writer:
             ReadOnly: nothing can.
         """
         return self.context.publisher(source)
+
+    def order(self, source: str) -> trio.Lock:
+        """Return what is held by whoever changes names in a source."""
+        return self.context.orders[source]
 
     # -- opening ---------------------------------------------------------------------------------------------
 

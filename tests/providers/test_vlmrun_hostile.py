@@ -354,6 +354,26 @@ async def test_pages_are_walked_and_repeats_dropped(monkeypatch):
 
 
 @pytest.mark.parametrize(("ref", "path"), [(ROOT, "/v1/agent/executions"), (FILES, "/v1/files")])
+async def test_a_list_that_shrinks_while_it_is_read_is_not_whole(monkeypatch, ref, path):
+    """The first row goes, the others move up, and one of them is on no page: the next listing has it."""
+    monkeypatch.setattr(provider, "EXECUTIONS_PAGE", 5)
+    monkeypatch.setattr(provider, "FILES_PAGE", 5)
+    rows = [execution(f"{n:08}-0000-4000-8000-000000000000") for n in range(12)]
+    async with against({path: paged(rows)}) as (_, made):
+        first = await made.list(ref, None)
+        del rows[:2]
+        second = await made.list(ref, first.next_cursor)
+        last = await made.list(ref, second.next_cursor)
+        assert last.next_cursor is None
+        assert not last.complete
+        assert "changed while it was read" in last.note
+        assert last.ttl_s < made.listing_ttl_s
+        again = await walk(made, ref)
+    assert again[-1].complete
+    assert len({entry.id for page in again for entry in page.entries if str(entry.id)[:8].isdigit()}) == 10
+
+
+@pytest.mark.parametrize(("ref", "path"), [(ROOT, "/v1/agent/executions"), (FILES, "/v1/files")])
 async def test_a_list_that_repeats_itself_ends(monkeypatch, ref, path):
     """A server that ignores skip gives the same page for ever: walked twice, then said to be incomplete."""
     monkeypatch.setattr(provider, "EXECUTIONS_PAGE", 5)
@@ -377,7 +397,7 @@ async def test_a_list_that_never_ends_is_cut(monkeypatch):
 
     async with against({"/v1/agent/executions": endless}) as (server, made):
         pages = await walk(made, ROOT)
-    assert len(server.asked) == len(pages) == 5
+    assert len(server.asked) == len(pages) == 6  # each begins with the last row of the one before
     assert not pages[-1].complete
 
 

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from artifactfs.server import app as server_app
 from artifactfs.server import storage
-from artifactfs.server.context import Signer
+from artifactfs.server.context import LINK_LIFETIME_S, SIGNATURE, Signer, Verdict
 from artifactfs.server.run import serve_app
 from artifactfs.store.catalog import Store
 from tests.support.serving import ServedInThread
@@ -41,7 +42,8 @@ class Fault:
     body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``lose_answer`` lets
     the server do what was asked, and then drops the connection; ``headers`` are added to ``status``; with ``method``
     only requests of it are meant; ``refuse`` drops the connection without doing anything, ``swallow`` after doing what
-    was asked and before a byte of the answer.
+    was asked and before a byte of the answer; ``then`` is called in a thread when the answer has been sent: what
+    changes at the service while somebody asks for more.
     """
 
     pattern: str
@@ -56,6 +58,7 @@ class Fault:
     swallow: bool = False
     times: int | None = None
     method: str | None = None
+    then: Callable[[], None] | None = None
 
 
 Weather = Callable[[str], Fault | None]
@@ -114,6 +117,8 @@ class Laboratory:
             await send({"type": "http.response.start", "status": 102, "headers": []})
             return
         await self.app(scope, receive, self._lost(send) if fault.lose_answer else self._disturbed(send, fault))
+        if fault.then is not None:
+            await trio.to_thread.run_sync(fault.then)
 
     def _fault(self, where: str, method: str) -> Fault | None:
         for fault in self.faults:
@@ -172,8 +177,43 @@ async def _swallow(message: Message) -> None:
     """Take an answer that nobody gets."""
 
 
+class AgingLinks(Signer):
+    """Makes links that expire when a test says so."""
+
+    def __init__(self) -> None:
+        """Make links that last."""
+        super().__init__()
+        self.stillborn: int | None = 0
+        """So many of the next links have expired when they are made; None is all."""
+        self._given: set[str] = set()
+        self._expired: set[str] = set()
+
+    def expire(self) -> int:
+        """Have all links expired that were made until now; return how many there are."""
+        self._expired |= self._given
+        return len(self._given)
+
+    def link(self, base_url: str, path: str, *, method: str = "GET", lifetime_s: int = LINK_LIFETIME_S) -> str:
+        if self.stillborn is None or self.stillborn:
+            lifetime_s = -1
+            self.stillborn = None if self.stillborn is None else self.stillborn - 1
+        # Two that live equally long and are made within a second are one, and expire together.
+        lifetime_s += len(self._given) if lifetime_s > 0 else 0
+        made = super().link(base_url, path, method=method, lifetime_s=lifetime_s)
+        self._given.add(_signature_of(dict(parse_qsl(urlsplit(made).query))))
+        return made
+
+    def check(self, method: str, path: str, query: Mapping[str, str]) -> Verdict:
+        is_expired = _signature_of(query) in self._expired
+        return Verdict.EXPIRED if is_expired else super().check(method, path, query)
+
+
+def _signature_of(query: Mapping[str, str]) -> str:
+    return query.get(SIGNATURE, "")
+
+
 class Lab(ServedInThread):
-    """A served store; use as a context manager."""
+    """A served store; use as a context manager. ``links`` are those that its answers lead to bytes by."""
 
     def __init__(self, store: Store, *, token: str | None = None, weather: Weather | None = None) -> None:
         """Prepare to serve ``store``; ``weather`` is asked in the server's thread about each request."""
@@ -183,16 +223,21 @@ class Lab(ServedInThread):
         self.weather = weather
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
+        self.links = AgingLinks()
+
+    async def way(self, origin: str, url: str, nursery: trio.Nursery) -> str:
+        """Return the address by which clients reach a server: its own."""
+        return url
 
     async def begin(self, nursery: trio.Nursery) -> str:
         """Serve the bytes, and the dialects that name their address."""
-        signer = Signer()
-        objects = Laboratory(storage.build(self.store, signer), self.seen, self.faults, "storage", self.weather)
+        objects = Laboratory(storage.build(self.store, self.links), self.seen, self.faults, "storage", self.weather)
         bytes_at = await nursery.start(serve_app, objects)
-        app = server_app.build(self.store, storage_url=bytes_at.url, token=self.token, signer=signer)
+        storage_url = await self.way("storage", bytes_at.url, nursery)
+        app = server_app.build(self.store, storage_url=storage_url, token=self.token, signer=self.links)
         main = await nursery.start(serve_app, Laboratory(app, self.seen, self.faults, "main", self.weather))
-        url: str = main.url
-        return url
+        self.url = await self.way("main", main.url, nursery)
+        return self.url
 
     def bases(self) -> dict[str, str]:
         """Return the base URL of each dialect."""
@@ -207,6 +252,7 @@ class Lab(ServedInThread):
     def heal(self) -> None:
         """End all faults."""
         self.faults.clear()
+        self.links.stillborn = 0
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[list[Seen]]:

@@ -1,9 +1,11 @@
-"""Saving under hard conditions, for as long as wanted: `scripts/torture kills`, `scripts/torture fsx`."""
+"""Hard conditions, for as long as wanted: `scripts/torture kills`, `scripts/torture fsx`, `scripts/torture faults`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -26,13 +28,23 @@ def main(arguments: Sequence[str]) -> int:
     long.add_argument("--operations", type=int, default=50_000, help="on each kind of file (default: %(default)s)")
     for command in (kills, long):
         command.add_argument("--seed", type=int, default=1)
+    table = commands.add_parser("faults", help="every cell of the table of faults (docs/faults.md)")
+    table.add_argument("--only", default="", metavar="WORDS", help="cells whose names have them, as pytest's -k")
     given = parser.parse_args(arguments)
+    if given.command == "faults":
+        return _faults(given.only)
     if given.command == "fsx":
         parts = {place: partial(fsx, place=place, operations=given.operations, seed=given.seed) for place in PLACES}
     else:
         names = list(SERVICES) if given.service == "all" else [given.service]
         parts = {name: partial(torture, SERVICES[name], kills=given.kills, seed=given.seed) for name in names}
     return max(_run(name, part) for name, part in parts.items())
+
+
+def _faults(only: str) -> int:
+    """Run the whole table; the tests are those of which a part is in every run."""
+    command = [sys.executable, "-m", "pytest", "tests/faults/test_fault_table.py", *(["-k", only] if only else [])]
+    return subprocess.run(command, env={**os.environ, "ARTIFACTFS_TEST_FAULTS": "all"}, check=False).returncode
 
 
 def _run(name: str, part: Callable[[Path], str]) -> int:

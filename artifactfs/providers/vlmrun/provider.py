@@ -61,6 +61,8 @@ KNOWN_BYTES = 16 * 1024 * 1024
 ROW_OVERHEAD = 512
 # Between looking a session up and listing it lies one system call; a second request then would be waste.
 HANDOVER_S = 10.0
+# A list of which rows may have been missed is asked for again soon, but not for each look at it.
+CHANGED_TTL_S = 10.0
 # Looking into the SDK's caches costs no request.
 SESSIONS_TTL_S = 10.0
 
@@ -145,6 +147,7 @@ class VlmRunProvider:
         pages.begin(start)
         rows = [row for row in page.rows if row.id and refs.EXECUTION.fullmatch(row.id)]
         pages.skipped[start] = page.skipped + len(page.rows) - len(rows)
+        pages.joins(start, [row.id for row in page.rows if row.id], _following(start, EXECUTIONS_PAGE))
         fresh = [row for row in rows if pages.is_new(f"run/{row.id}", start)]
         listed: list[Entry] = []
         agents: set[str] = set()
@@ -165,9 +168,11 @@ class VlmRunProvider:
         """Return a page of a list that is asked for by offset: the last one if it is short, or brings nothing new."""
         cut = not ended and (not new or start + size >= MAX_ROWS)
         if not ended and not cut:
-            return Listing(tuple(listed), str(start + size))
+            return Listing(tuple(listed), str(_following(start, size)))
         note = pages.note(what, cut=cut)
-        return Listing(tuple(listed), complete=note is None, note=note)
+        return Listing(
+            tuple(listed), complete=note is None, ttl_s=CHANGED_TTL_S if pages.has_moved else None, note=note
+        )  # fmt: skip
 
     def _learn(self, row: Execution, weight: int, *, whole: bool) -> None:
         """Keep an execution; a row of a list does not replace what was asked for by id and cannot change."""
@@ -256,6 +261,7 @@ class VlmRunProvider:
         made = [entries.file_artifact(self.source, row) for row in page.rows]
         usable = [artifact for artifact in made if artifact]
         self._uploads.skipped[start] = page.skipped + len(made) - len(usable)
+        self._uploads.joins(start, [artifact.id for artifact in usable], _following(start, FILES_PAGE))
         fresh: builtins.list[Entry] = [a for a in usable if self._uploads.is_new(a.id, start)]
         return self._page(self._uploads, fresh, start, FILES_PAGE, "files", ended=page.last, new=bool(fresh))
 
@@ -334,3 +340,8 @@ class VlmRunProvider:
 
     async def aclose(self) -> None:
         await self._api.http.aclose()
+
+
+def _following(start: int, size: int) -> int:
+    """Return where the next page begins: with the last row of this one."""
+    return start + max(1, size - 1)
