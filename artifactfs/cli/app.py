@@ -16,7 +16,7 @@ import typer
 
 import artifactfs
 from artifactfs import errors
-from artifactfs.cli import render, saving_commands
+from artifactfs.cli import observing_commands, render, saving_commands
 from artifactfs.cli.arguments import (
     FAILED,
     AllowOther,
@@ -49,6 +49,7 @@ app.add_typer(source_app, name="source", help="List and test sources.")
 cache_app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(cache_app, name="cache", help="Look at, verify and empty the cache.")
 saving_commands.add_to(app)
+observing_commands.add_to(app)
 
 
 def _source_names(incomplete: str) -> list[str]:

@@ -39,6 +39,11 @@ class _Forgetful:
 
 def run(config_file: Path | None, *, as_json: bool) -> int:
     """Check the machine and the configuration; return the exit code."""
+    return _report(found_here(config_file), as_json=as_json)
+
+
+def found_here(config_file: Path | None) -> list[Check]:
+    """Check the machine and the configuration."""
     found = [_python(), _fuse_device(), _fusermount(), _pyfuse3(), _libz(), *_mounts()]
     try:
         settings = config.load(config_file)
@@ -51,7 +56,7 @@ def run(config_file: Path | None, *, as_json: bool) -> int:
         found.append(_cache(settings))
         found.append(_journal(settings))
         found += _sources(settings)
-    return _report(found, as_json=as_json)
+    return found
 
 
 def _report(found: list[Check], *, as_json: bool) -> int:

@@ -29,7 +29,7 @@ def run(options: MountOptions) -> int:
     def work() -> None:
         settings = options.settings()
         shown = options.describe()  # while there are variables to describe it from
-        observe.set_up_logging(settings.log_level)
+        observe.set_up_logging(settings.log_level, settings.log.format)
         mounting.check_fuse()
         note = mounting.prepare(options.mountpoint)
         if note:
@@ -45,7 +45,8 @@ def run_in_background(found: dict[str, Any], answers: int) -> int:
 
     def work() -> None:
         settings = options.settings()
-        observe.set_up_logging(settings.log_level)
+        bounded = observe.BoundedLog(mounting.log_path(options.mountpoint), settings.log.max_size)
+        observe.set_up_logging(settings.log_level, settings.log.format, bounded)
         _serve(options, settings, lambda: lifecycle.report(answers, {"ok": True, "pid": os.getpid()}))
 
     return _guarded(work, lambda message: lifecycle.report(answers, {"error": message}))

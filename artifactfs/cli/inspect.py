@@ -44,6 +44,7 @@ def _show_one(answer: dict[str, Any]) -> None:
         f" of {render.size(cache['max_bytes'])} in {cache['directory']}"
     )
     render.say(f"  {_saving(answer)}")
+    render.say(f"  logs {answer['log']['level']} to {answer['log']['file'] or 'its terminal'}")
     rows = [
         (s["name"], s["service"], s["state"], s["counters"]["requests"], s["counters"]["failures"],
          render.size(s["counters"]["bytes_received"]), _oldest(s["listings"]))

@@ -187,6 +187,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         raise errors.ConfigError(message)
     if pid is None:
         socket_path(mountpoint).unlink(missing_ok=True)
+        mounts.metrics_path(mountpoint).unlink(missing_ok=True)
     elif not _has_ended(pid, LAZY_S if lazy else END_S) and not lazy:
         why = "was stopped: `kill -CONT` lets it end" if _state(pid) in STOPPED else f"has not ended in {END_S:.0f} s"
         message = f"{mountpoint} is unmounted, but its process {pid} {why}"

@@ -9,6 +9,7 @@ header and nowhere else.
 
 from artifactfs.config.logins import Account, Login
 from artifactfs.config.places import APP, config_path, runtime_dir, state_dir
+from artifactfs.config.public import public, secrets_in, secrets_of
 from artifactfs.config.settings import (
     CacheConfig,
     Config,
@@ -45,8 +46,11 @@ __all__ = [
     "config_path",
     "defaults",
     "load",
+    "public",
     "resolve",
     "runtime_dir",
     "secret_variables",
+    "secrets_in",
+    "secrets_of",
     "state_dir",
 ]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from artifactfs import errors
 from artifactfs.config import explain
 from artifactfs.config.places import APP, config_path
-from artifactfs.config.values import Bytes, FilePath, Url, Variable
+from artifactfs.config.values import Bytes, FilePath, Listen, Url, Variable
 from artifactfs.model.limits import ANSWERS, AnswerLimits, Bounds, Limits
 
 Service = Literal["vm0", "syntropic137", "vlmrun", "local"]
@@ -108,6 +108,19 @@ class JournalConfig(Section):
     max_size: Bytes = 10 << 30
 
 
+class LogConfig(Section):
+    """How a mount writes its log; in the background it is bounded: the file and the one before it."""
+
+    format: Literal["text", "json"] = "text"
+    max_size: Bytes = 10 << 20
+
+
+class MetricsConfig(Section):
+    """Where counters can be fetched by HTTP, besides ``.artifactfs/metrics``: ``unix``, a loopback address, nowhere."""
+
+    listen: Listen = "unix"
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -118,10 +131,13 @@ class Config(Section):
     limits: LimitsConfig = LimitsConfig()
     mount: MountConfig = MountConfig()
     journal: JournalConfig = JournalConfig()
+    log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "cache": CacheConfig, "limits": LimitsConfig, "mount": MountConfig, "journal": JournalConfig
+    "cache": CacheConfig, "limits": LimitsConfig, "mount": MountConfig, "journal": JournalConfig,
+    "log": LogConfig, "metrics": MetricsConfig,
 }  # fmt: skip
 
 

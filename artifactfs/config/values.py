@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "KB": 1000, "KIB": 1 << 10, "M": 1 << 20, "MB": 10**6, "MIB": 1 << 20,
           "G": 1 << 30, "GB": 10**9, "GIB": 1 << 30, "T": 1 << 40, "TB": 10**12, "TIB": 1 << 40}  # fmt: skip
+
+MAX_PORT = 65535
 
 
 def parse_size(value: object) -> object:
@@ -62,7 +65,31 @@ def _variable(name: str) -> str:
     return name
 
 
+def parse_listen(value: str) -> str:
+    """Return where to listen: ``unix``, ``HOST:PORT`` on this machine alone, or nothing for nowhere.
+
+    Raises:
+        ValueError: it is none of them, or an address that others can reach.
+    """
+    if value in {"", "unix"}:
+        return value
+    host, _, port = value.rpartition(":")
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+        is_usable = port.isascii() and port.isdigit() and int(port) <= MAX_PORT
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        message = 'should be "unix", an address of this machine such as 127.0.0.1:9137, or ""'
+        raise ValueError(message)
+    if not address.is_loopback:
+        message = "should be a loopback address: whoever can connect to it can read what is mounted and how it is used"
+        raise ValueError(message)
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"  # noqa: PLR2004 - of IP
+
+
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 FilePath = Annotated[Path, AfterValidator(_anchored)]
 Url = Annotated[str, AfterValidator(parse_url)]
+Listen = Annotated[str, AfterValidator(parse_listen)]
 Variable = Annotated[str, AfterValidator(_variable)]

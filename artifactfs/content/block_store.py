@@ -171,6 +171,10 @@ class BlockStore:
         """Return the bytes of all recorded blocks."""
         return self._table.used_bytes()
 
+    def queued_bytes(self) -> int:
+        """Return the bytes that wait for the disk."""
+        return self._queue.bytes
+
     # -- changing, from the event loop ----------------------------------------------------------------------------
 
     def write(self, key: str, index: int, data: bytes) -> None:

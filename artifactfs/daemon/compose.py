@@ -127,8 +127,8 @@ async def composed(
             stack.callback(journal.close)
         status = Status(mountpoint, known, observer, store)
         fs = FileSystem(
-            known, reader, {name: journal.own for name, journal in journals.items()}, ControlFiles(status.snapshot),
-            show_ids=settings.mount.show_ids, single=at_root,
+            known, reader, {name: journal.own for name, journal in journals.items()},
+            ControlFiles(status.snapshot, status.metrics_text), show_ids=settings.mount.show_ids, single=at_root,
             policy=Policy(settings.mount.publish_delay, settings.mount.write_through),
         )  # fmt: skip
         poller = Poller(
@@ -194,6 +194,7 @@ async def _saving(
     writer, context = fs.writer, fs.writer.context
     context.report = lambda source, path, message: observer.noticed(source, f"/{path}", message)
     context.saved = observer.succeeded
+    context.tried = lambda source, outcome: observer.counters(source).saves.update([outcome])
     writer.writeback.outages.well_at = lambda source: observer.counters(source).last_success or 0.0
     for name, journal in journals.items():
         if journal.was_written:

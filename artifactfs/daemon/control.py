@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from artifactfs import errors
+from artifactfs import errors, observe
 from artifactfs.daemon.mounts import ANSWER_S
 
 log = logging.getLogger(__name__)
@@ -33,20 +33,20 @@ async def serve(
     verbs: Mapping[str, Verb], path: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Answer until cancelled."""
-    with _bound(path) as listener:
+    with bound(path, BACKLOG) as listener:
         task_status.started()
         await trio.serve_listeners(partial(_answer, verbs=verbs), [trio.SocketListener(listener)])
 
 
 @contextmanager
-def _bound(path: Path) -> Iterator[trio.socket.SocketType]:
-    """Have a listening socket at a path while the block runs."""
+def bound(path: Path, backlog: int) -> Iterator[trio.socket.SocketType]:
+    """Have a listening socket of the owner alone at a path while the block runs."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         made = path.stat().st_ino
         path.chmod(0o600)
-        listener.listen(BACKLOG)
+        listener.listen(backlog)
         try:
             yield trio.socket.from_stdlib_socket(listener)
         finally:
@@ -84,6 +84,7 @@ async def _reply(raw: bytes, verbs: Mapping[str, Verb]) -> dict[str, object]:
         request = None
     if not isinstance(request, dict):
         return {"error": "a request is one line with a JSON object"}
+    observe.begin("control", verb=request.get("verb"))
     verb = verbs.get(str(request.get("verb")))
     if verb is None:
         return {"error": f"unknown request {request.get('verb')!r}"}

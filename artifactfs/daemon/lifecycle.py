@@ -7,6 +7,8 @@ the bound that ``watchdog`` sets, and at once if told twice.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import fcntl
 import gc
 import json
@@ -20,8 +22,8 @@ from pathlib import Path
 
 import trio
 
-from artifactfs import config, errors, private
-from artifactfs.daemon import control, mounts
+from artifactfs import config, errors, observe, private
+from artifactfs.daemon import control, exporter, mounts
 from artifactfs.daemon.compose import Mounted, composed
 from artifactfs.daemon.verbs import Verbs
 from artifactfs.daemon.watchdog import TELLING, Watchdog
@@ -29,6 +31,9 @@ from artifactfs.fuse.convert import Owner
 from artifactfs.fuse.session import make_operations, session
 
 log = logging.getLogger(__name__)
+
+# The first has everything logged, the second what is configured.
+LEVEL_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,16 @@ async def running(plan: Plan, watchdog: Watchdog | None = None) -> AsyncIterator
         with _alone(plan.mountpoint):
             await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        verbs = Verbs(mounted, operations)
+        verbs = Verbs(mounted, operations, plan.settings)
         if watchdog is not None:
             mounted.status.loop = watchdog.report
             nursery.start_soon(watchdog.beat)
         await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
+        status = mounted.status
+        await nursery.start(
+            exporter.serve, plan.settings.metrics.listen, mounts.metrics_path(plan.mountpoint), status.metrics_text,
+            status.served_at,
+        )  # fmt: skip
         nursery.start_soon(mounted.poller.run)
         tune_collector()
         yield mounted
@@ -122,12 +132,18 @@ async def running(plan: Plan, watchdog: Watchdog | None = None) -> AsyncIterator
 
 async def run(plan: Plan, ready: Callable[[], None]) -> None:
     """Mount, say so, and stay until unmounted or told to end."""
+    # `kill -QUIT` has the stacks of all threads in the log, also when the loop is stuck: `debug-bundle` asks for them.
+    with contextlib.suppress(RuntimeError, ValueError, OSError):  # a stderr that is no file
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
     watchdog = Watchdog(plan.mountpoint, plan.settings.mount.watchdog_abort)
-    with trio.open_signal_receiver(*TELLING) as signals, watchdog.watching():
+    with trio.open_signal_receiver(*TELLING, *LEVEL_SIGNALS) as signals, watchdog.watching():
         async with running(plan, watchdog):
             try:
                 ready()
                 async for number in signals:
+                    if number in LEVEL_SIGNALS:
+                        observe.set_level("debug" if number == signal.SIGUSR1 else plan.settings.log_level)
+                        continue
                     log.info("ending on %s", signal.Signals(number).name)
                     break
             finally:

@@ -25,6 +25,11 @@ def socket_path(mountpoint: Path) -> Path:
     return config.runtime_dir() / f"{name}.sock"
 
 
+def metrics_path(mountpoint: Path) -> Path:
+    """Return the socket on which the mount at a place serves its metrics; it fits wherever the other one does."""
+    return socket_path(mountpoint).with_suffix(".prom")
+
+
 def ours() -> list[Path]:
     """Return where artifactfs is mounted."""
     found = []

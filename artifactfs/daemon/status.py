@@ -15,7 +15,8 @@ import trio
 import artifactfs
 from artifactfs import errors, observe
 from artifactfs.content.block_store import BlockStore
-from artifactfs.fuse.operations import ORDINARY
+from artifactfs.daemon.metrics import metrics_text
+from artifactfs.fuse.subjects import ORDINARY
 from artifactfs.tree.inodes import ROOT
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.tree.versions import iso
@@ -34,7 +35,7 @@ WHY_S = 3.0
 
 @dataclass(slots=True)
 class Status:
-    """The state of one mount, as values."""
+    """The state of one mount, as values; ``metrics_at`` is where its numbers are served, if anywhere."""
 
     mountpoint: Path
     sources: Mapping[str, Source]
@@ -42,6 +43,7 @@ class Status:
     store: BlockStore
     fs: FileSystem | None = None
     poller: Poller | None = None
+    metrics_at: str | None = None
     started_at: float = field(default_factory=time.time)
     loop: Callable[[], dict[str, Any]] = dict
 
@@ -63,6 +65,8 @@ class Status:
                 "used_bytes": self.store.used_bytes(),
                 "max_bytes": self.store.max_bytes,
             },
+            "log": observe.describe_log(),
+            "metrics": self.metrics_at,
             "archives": self._archives(),
             "pending": self._pending(),
             "saving": self._saving(),
@@ -71,6 +75,14 @@ class Status:
                 {**incident.as_dict(), "time": iso(int(incident.at * 1e9))} for incident in self.observer.incidents
             ],
         }
+
+    def served_at(self, where: str | None) -> None:
+        """Note where the numbers are served."""
+        self.metrics_at = where
+
+    def metrics_text(self) -> str:
+        """Return its numbers in the text format of Prometheus; no I/O at any service."""
+        return metrics_text(self.observer, self.store, self.fs)
 
     def _archives(self) -> list[dict[str, Any]]:
         if self.fs is None:

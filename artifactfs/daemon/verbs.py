@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from artifactfs.daemon import figures
+from artifactfs import config, errors, observe
+from artifactfs.daemon import figures, inside
 from artifactfs.daemon.compose import Mounted
 from artifactfs.daemon.control import Verb
 from artifactfs.daemon.saving_verbs import SavingVerbs
 from artifactfs.fuse.operations import Operations
+
+log = logging.getLogger(__name__)
 
 Request = dict[str, Any]
 
@@ -21,11 +25,13 @@ class Verbs:
 
     mounted: Mounted
     operations: Operations
+    settings: config.Config
 
     def table(self) -> Mapping[str, Verb]:
         """Return the verbs by name."""
         return {
             "status": self._status, "why": self._why, "log": self._log, "interrupt": self._interrupt,
+            "set": self._set, "debug": self._debug,
             "figures": self._figures,
             "renew": self._renew,
             **SavingVerbs(self.mounted).table(),
@@ -35,6 +41,27 @@ class Verbs:
         older_than_s = request.get("older_than_s")
         number = self.operations.interrupt(float(older_than_s) if isinstance(older_than_s, float) else 0.0)
         return {"interrupted": number}
+
+    async def _set(self, request: Request) -> object:
+        """Change what can be changed while it runs; return how it stands now."""
+        level = request.get("log_level")
+        if level is not None:
+            if level not in observe.LEVELS:
+                raise errors.InvalidRequest(f"log level {level!r}: should be one of {', '.join(observe.LEVELS)}")
+            was = observe.level()
+            observe.set_level(level)
+            log.info("the log level is %s now, it was %s", level, was)
+        return {"log": observe.describe_log()}
+
+    async def _debug(self, _request: Request) -> object:
+        """Return what only the process itself knows of its inside."""
+        status = self.mounted.status
+        return {
+            "tasks": inside.task_tree(),
+            "threads": inside.thread_stacks(),
+            "metrics": status.metrics_text(),
+            "config": config.public(self.settings),
+        }
 
     async def _figures(self, request: Request) -> object:
         most = request.get("types")

@@ -16,6 +16,7 @@ from artifactfs import errors, observe
 from artifactfs.fuse.boundary import LATER, Call, at_once, handler, interrupt
 from artifactfs.fuse.convert import Owner, absent, attributes, bytes_of, name_of
 from artifactfs.fuse.rereads import Rereads
+from artifactfs.fuse.subjects import Subjects
 from artifactfs.model.entry import Accepts
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs import at_once as quick
@@ -28,14 +29,6 @@ RENAME_NOREPLACE = 1
 # statfs must not ask anybody: a size that no program takes for a full disk, in blocks of 4 KiB (1 PiB).
 STATFS_BLOCK = 4096
 STATFS_BLOCKS = 1 << 38
-# Operations whose first argument is a handle; the others have an inode there.
-ON_HANDLE = frozenset({"read", "write", "flush", "fsync", "readdir", "fsyncdir"})
-# Answers about a name or a call. Unless the service gave them, nothing is wrong.
-ORDINARY = (
-    errors.NotFound, errors.AlreadyExists, errors.NotADirectory, errors.IsADirectory, errors.DirectoryNotEmpty,
-    errors.NameNotAllowed, errors.NameTooLong, errors.ReadOnly, errors.NotPermitted, errors.CrossesArtifacts,
-    errors.BadHandle,
-)  # fmt: skip
 
 
 T = TypeVar("T")
@@ -63,7 +56,8 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.fs = fs
         self.owner = owner
-        self.observer = observer
+        self.subjects = Subjects(fs, observer)
+        self.timings = observer.timings
         self.timeout_s = timeout_s
         self.running: dict[trio.CancelScope, Call | None] = {}
         self.rereads = Rereads()
@@ -78,26 +72,8 @@ class Operations(pyfuse3.Operations):
             return  # the kernel does not know the inode: nothing to forget
 
     def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:
-        """Keep failures that a person may ask about; an absent name or a refused write is an answer."""
-        if isinstance(error, ORDINARY) and error.status is None:
-            return
-        node = self._concerned(operation, subject)
-        path = f"/{self.fs.path_of(node)}" if node is not None else ""
-        source = (node.source if node is not None else "") or error.provider
-        self.observer.noticed(
-            source, path, f"{operation}: {error}", status=error.status, request_id=error.request_id
-        )  # fmt: skip
-
-    def _concerned(self, operation: str, subject: object) -> Node | None:
-        """Return the node that an operation was about."""
-        if not isinstance(subject, int):
-            return None
-        if operation not in ON_HANDLE:
-            return self.fs.inodes.get(subject)
-        try:
-            return self.fs.handles.any(subject).node
-        except errors.BadHandle:
-            return None
+        """Keep a failure where ``why`` finds it."""
+        self.subjects.failed(operation, subject, error)
 
     def interrupt(self, older_than_s: float) -> int:
         """Have operations answered now that have been waiting for so many seconds; return how many."""
@@ -130,6 +106,7 @@ class Operations(pyfuse3.Operations):
             try:
                 self.fs.forget(ino, count)
             except Exception:
+                observe.begin("forget", ino=ino)
                 log.exception("inode %d could not be forgotten", ino)
 
     @handler

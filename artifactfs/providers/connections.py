@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import select
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 import certifi
@@ -233,6 +233,10 @@ class Pool:
     def idle_count(self) -> int:
         """Return how many connections wait for a request."""
         return sum(map(len, self._idle.values()))
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return the state of the slots, and how many connections wait for a request."""
+        return {**self.slots.gauges(), "pool_idle": self.idle_count()}
 
     async def aclose(self) -> None:
         """Close what is idle; what is in use is closed by who uses it."""

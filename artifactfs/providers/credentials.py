@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import trio
 
-from artifactfs import errors
+from artifactfs import errors, observe
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Credentials:
         self.renewed: Callable[[], None] = lambda: None
         self._headers = dict(headers or {})
         self._secrets = _secrets(self._headers.get(TOKEN, ""))
+        observe.hide(*(secret.decode("latin-1") for secret in self._secrets))
         self._look = look
         self._looked_at = -LOOK_S
         self._looking = trio.Lock()
@@ -92,6 +93,7 @@ class Credentials:
             return False
         # Answers to what was sent with the old ones may still come.
         self._headers, self._secrets = dict(found), self._secrets | _secrets(found.get(TOKEN, ""))
+        observe.hide(*(secret.decode("latin-1") for secret in self._secrets))
         self.renewed()
         return True
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -97,9 +98,16 @@ class HttpClient:
             )
             raise errors.ConfigError(message)
         self._wire = Requester(source, self.gate, credentials, deadline_s, self.observer, answer_limits.max_redirects)
+        self.observer.gauges[source] = self._gauges
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
+
+    def _gauges(self) -> Mapping[str, float]:
+        """Return the state of connections, circuit breaker and budget now; what has no limit is left out."""
+        left = self.budget.left()
+        budget = {} if math.isinf(left) else {"budget_left": left}
+        return {**self._wire.sender.gauges(), **self._wire.reach.gauges(), **budget}
 
     async def aclose(self) -> None:
         await self._wire.sender.aclose()

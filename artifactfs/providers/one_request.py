@@ -8,6 +8,7 @@ decided by ``targets.Gate``, what carries a request by ``connections.py`` or, wh
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin
@@ -17,12 +18,14 @@ import trio
 import artifactfs
 from artifactfs import errors
 from artifactfs.model.limits import ANSWERS
-from artifactfs.observe import Observer
+from artifactfs.observe import Observer, clock
 from artifactfs.providers import messages, targets, wire
 from artifactfs.providers.connections import Pool
 from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.messages import Ask, Pairs, bare, is_signed
 from artifactfs.providers.reach import Reach
+
+log = logging.getLogger(__name__)
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Syntropic137 takes about 6 s to give up on its object store before it answers, so reading waits longer than that.
@@ -101,6 +104,7 @@ class Requester:
         request = wire.Outgoing(
             url, headers, allowed, left_s / 2, connect_s, read_s, ask.method, ask.body, ask.lasting_s
         )
+        began, response = clock(), None
         try:
             # Waiting for a slot, connecting and TLS have each had their time before this cuts in.
             with _words(self.source), trio.move_on_after(max(left_s, left_s / 2 + 2 * connect_s)):
@@ -109,7 +113,24 @@ class Requester:
                 return response
         except wire.WireError as error:
             raise self._wire_error(error, target) from error
+        finally:
+            self._note(ask.method, target, began, response)
         raise self.error(errors.TimedOut, f"no answer within {self.deadline_s:.0f} s", target)
+
+    def _note(self, method: str, target: str, began: float, response: wire.Incoming | None) -> None:
+        """Count one request and tell of it; what it was for is in the head of the log's line."""
+        took_s, counters = clock() - began, self._counters
+        status = str(response.status) if response is not None else "none"
+        counters.latency.add(took_s)
+        counters.answers[status] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            request_id = response.headers.get("x-request-id") if response is not None else None
+            facts = {
+                "source": self.source, "method": method, "url": bare(target), "status": status,
+                "ms": round(took_s * 1000, 1), "request_id": request_id,
+            }  # fmt: skip
+            words = "%s: %s %s: status %s after %.1f ms, request %s"
+            log.debug(words, *facts.values(), extra={"request": facts})
 
     def _headers(self, ask: Ask, target: str) -> dict[str, str]:
         headers = {**self._own_headers, "Accept-Encoding": "identity", **ask.headers}

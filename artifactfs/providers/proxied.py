@@ -8,7 +8,7 @@ cancelled while it connects.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
 import httpx
 import trio
@@ -77,6 +77,10 @@ class Proxied:
 
     def __repr__(self) -> str:
         return f"<Proxied {self._slots!r}>"
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return the state of the slots."""
+        return self._slots.gauges()
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -7,6 +7,7 @@ connected to is given a rest, and then one request tries it for all: nobody wait
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import trio
 from cachetools import LRUCache
@@ -50,6 +51,12 @@ class Reach:
         now = trio.current_time()
         resting = sum(1 for host in self._hosts.values() if now < host.until)
         return f"<Reach {resting} of {len(self._hosts)} failed hosts resting, quiet for {self.quiet_s():.0f} s>"
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return how many hosts have failed, how many of them rest, and for how long the service wants to."""
+        now = trio.current_time()
+        resting = sum(1 for host in self._hosts.values() if now < host.until)
+        return {"circuit_failed": len(self._hosts), "circuit_open": resting, "quiet_seconds": self.quiet_s()}
 
     def admits(self, origin: Origin) -> bool:
         """Tell whether a request may be sent there now; after a rest the caller is the one who tries."""

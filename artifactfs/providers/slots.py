@@ -5,6 +5,8 @@ Rules of this file: it decides, what it grants is the caller's to give back. The
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import trio
 
 from artifactfs.providers.limits import Lane, in_line
@@ -24,6 +26,11 @@ class Slots:
         """Tell how many are in use and waited for."""
         waiting = ", ".join(f"{len(lot)} {lane.name.lower()}" for lane, lot in self._waiting.items())
         return f"<Slots {self.busy} of {self.limit} in use, waiting: {waiting}>"
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return how many there are, are in use, and are waited for."""
+        waiting = sum(map(len, self._waiting.values()))
+        return {"pool_slots": self.limit, "pool_slots_busy": self.busy, "pool_waiting": waiting}
 
     async def take(self, lane: Lane) -> None:
         """Wait for a slot."""

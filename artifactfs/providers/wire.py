@@ -116,6 +116,9 @@ class Sender(Protocol):
             ValueError: the address is none.
         """
 
+    def gauges(self) -> Mapping[str, float]:
+        """Return how it stands at this moment, numbers by name."""
+
     async def aclose(self) -> None: ...
 
 

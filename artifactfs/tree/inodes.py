@@ -28,13 +28,14 @@ def number(identity: tuple[str, ...], attempt: int = 0) -> int:
 
 
 class InodeTable:
-    """The nodes the kernel holds references to."""
+    """The nodes the kernel holds references to; ``lookups`` is how many replies it has of them all together."""
 
     def __init__(self, root: Node) -> None:
         """Begin with the root, which is never forgotten."""
         self._nodes: dict[int, Node] = {root.ino: root}
         self._most = 0
         root.nlookup = 1
+        self.lookups = 1
 
     def __len__(self) -> int:
         """Return how many nodes the kernel knows."""
@@ -68,6 +69,7 @@ class InodeTable:
         """
         known = self._nodes.setdefault(node.ino, node)
         known.nlookup += 1
+        self.lookups += 1
 
     def apply_forget(self, ino: int, count: int) -> None:
         """Count replies the kernel has dropped; the last one drops the node.
@@ -79,6 +81,7 @@ class InodeTable:
         if node is None or node.ino == ROOT:
             return
         node.nlookup -= count
+        self.lookups -= count
         if node.nlookup < 0:
             message = f"inode {ino} was forgotten {-node.nlookup} times too often"
             raise ValueError(message)

@@ -33,6 +33,7 @@ class Context:
         orders: of each source, held by whoever changes names in it: each such change is one step. Of one source
             alone: what one service keeps waiting is nothing to the others.
         report: told of source, path and message of what a person may ask about.
+        tried: told of the source of each try, and what came of it: ``done``, or the state that the change is in now.
         saved: told of the source of each save.
         path_of: says the path of a node.
         pointer_saved: told of an inode whose bytes are now those of a pointer that this mount has written.
@@ -44,9 +45,15 @@ class Context:
     overlay: Overlay
     orders: defaultdict[str, trio.Lock] = field(default_factory=lambda: defaultdict(trio.Lock))
     report: Callable[[str, str, str], None] = lambda _source, _path, _message: None
+    tried: Callable[[str, str], None] = lambda _source, _outcome: None
     saved: Callable[[str], None] = lambda _source: None
     path_of: Callable[[Node], str] = lambda node: node.name
     pointer_saved: Callable[[Node], None] = lambda _node: None
+
+    def shown_at(self, node: Node, before: str) -> str:
+        """Return the path of a node; as it was ``before`` if the kernel has forgotten the directories above it."""
+        path = self.path_of(node)
+        return before if before.endswith(f"/{path}") else path
 
     def publisher(self, source: str) -> Publisher:
         """Return what can change a source.

@@ -19,7 +19,7 @@ README = """\
 This directory is not listed in its parent, so that recursive commands stay out of it.
 
 status.json   what `artifactfs status --json` prints
-metrics       counters, one `name{labels} value` a line
+metrics       counters and gauges in the text format of Prometheus
 listings      how old each directory is that was looked at, and whether it is all there is
 errors        the latest failures, newest last
 progress      archives that are being downloaded: how far, how many files, for how long
@@ -44,22 +44,6 @@ def errors_text(status: dict[str, Any]) -> str:
     return _text(lines)
 
 
-def metrics_text(status: dict[str, Any]) -> str:
-    """Return the counters in the text format that Prometheus reads."""
-    lines = []
-    for source in status["sources"]:
-        label = f'{{source="{source["name"]}"}}'
-        lines += [
-            f"artifactfs_{name}_total{label} {source['counters'][name]}"
-            for name in ("requests", "failures", "bytes_received")
-        ]
-    lines.append(f"artifactfs_inodes {status['inodes']}")
-    lines.append(f"artifactfs_invalidations_total {status['invalidations']}")
-    lines.append(f"artifactfs_open_handles {status['handles']}")
-    lines.append(f"artifactfs_cache_bytes {status['cache']['used_bytes']}")
-    return "\n".join(lines) + "\n"
-
-
 def listings_text(status: dict[str, Any]) -> str:
     """Return what is known of directories, one a line: source, directory, age, whether it is complete, what failed."""
     lines = []
@@ -68,7 +52,7 @@ def listings_text(status: dict[str, Any]) -> str:
         whole = "complete" if row["complete"] else f"incomplete: {row['note'] or 'there may be more'}"
         why = f"; stale because {row['stale_because']}" if row["stale_because"] else ""
         lines.append(f"{row['source']} {row['directory']}: {age}, {whole}{why}")
-    return "".join(line.replace("\n", " ") + "\n" for line in lines)
+    return _text(lines)
 
 
 def progress_text(status: dict[str, Any]) -> str:
@@ -90,15 +74,15 @@ def pending_text(status: dict[str, Any]) -> str:
 
 
 class ControlFiles:
-    """Makes the files; ``status`` returns the whole state."""
+    """Makes the files; ``status`` returns the whole state, ``metrics`` its numbers as text."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, status: Callable[[], dict[str, Any]], metrics: Callable[[], str] = str) -> None:
         """Keep where the state comes from."""
         self._status = status
         self._makers: dict[str, Callable[[], str]] = {
             "README": lambda: README,
             "status.json": lambda: json.dumps(self._status(), indent=2) + "\n",
-            "metrics": lambda: metrics_text(self._status()),
+            "metrics": metrics,
             "listings": lambda: listings_text(self._status()),
             "errors": lambda: errors_text(self._status()),
             "progress": lambda: progress_text(self._status()),

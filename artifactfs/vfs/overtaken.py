@@ -40,7 +40,7 @@ class Overtaken:
     async def keep_beside(self, edit: Edit, error: errors.ArtifactFSError) -> None:
         """Let an edit that came too late be a new file beside the one it was meant to be."""
         overlay, node, wanted = self.context.overlay, edit.node, edit.node.name
-        where = self.context.path_of(node)
+        where = self.context.shown_at(node, edit.shown)
         async with self.context.orders[edit.source], edit.lock:
             name = self._free_name(edit, wanted)
             edit.covers = None  # the name is somebody else's now

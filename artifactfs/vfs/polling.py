@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from artifactfs import errors
+from artifactfs import errors, observe
 from artifactfs.model.entry import DirRef
 from artifactfs.providers import limits
 from artifactfs.providers.base import Announcing
@@ -175,6 +175,7 @@ class Poller:
 
     async def _look(self, name: str, ref: DirRef) -> None:
         watch, began = self.watches[name], trio.current_time()
+        observe.begin("look", source=name)
         watch.asked[ref] = (began, 0.0)
         told_at = [at for at in watch.due.pop(ref, ()) if at > began]
         if told_at:
@@ -213,6 +214,7 @@ class Poller:
             await trio.sleep(FIRST_S)
         while True:
             began = trio.current_time()
+            observe.begin("listen", source=name)
             why = await self._listen(name, provider)
             lost = 1 if trio.current_time() - began > WELL_S else lost + 1
             pause_s = _pause_s(self.interval_s / 2, lost)

@@ -298,9 +298,9 @@ class Prefetch:
         return left is None or int(left) - self._under_way.get(source, 0) > RESERVE
 
     async def _work(self, job: Job | None) -> None:
-        observe.operation.set("prefetch")
         while job is not None:
             source = job.node.source
+            observe.begin("prefetch", source=source, ino=job.node.ino)
             try:
                 await self._do(job)
             except OF_ONE as error:

@@ -91,7 +91,7 @@ class Sealing:
         async with edit.lock:
             await self._vet(edit)
             if edit.node.parent:
-                edit.shown = self.context.path_of(edit.node)
+                edit.shown = self.context.shown_at(edit.node, edit.shown)
             if isinstance(edit.directory, VersionDir):
                 parent, place = self.parent_of(edit.node), edit.directory
                 is_here = parent is not None and key_of(parent.directory, edit.source) == key_of(place, edit.source)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from artifactfs import errors
+from artifactfs import errors, observe
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.states import Event, State, after
 from artifactfs.tree.nodes import VersionDir
@@ -66,10 +66,7 @@ class Policy:
 
 @dataclass(slots=True)
 class WriteBack:
-    """Publishes the changes of one mount.
-
-    ``leave`` says that the end of the mount leaves what waits to the next one.
-    """
+    """Publishes the changes of one mount; with ``leave`` its end leaves what waits to the next one."""
 
     context: Context
     policy: Policy
@@ -179,6 +176,7 @@ class WriteBack:
         self._busy[job.source] += 1
 
     async def _run(self, job: Job) -> None:
+        observe.begin("publish", source=job.source, number=job.number, path=f"/{self.where(job)}")
         try:
             await self._publish(job)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the bytes or end the others
@@ -186,6 +184,7 @@ class WriteBack:
         else:
             self._succeeded(job)
         finally:
+            self.context.tried(job.source, job.state.value if job.error else "done")
             self._busy[job.source] -= 1
             event, job.under_way = job.under_way, None
             if event is not None:
@@ -237,7 +236,7 @@ class WriteBack:
     def where(self, job: Job) -> str:
         """Return the path of what a change is about, as it is or was shown."""
         if isinstance(job, Edit) and job.node.parent:
-            return self.context.path_of(job.node)
+            return self.context.shown_at(job.node, job.shown)
         return job.shown
 
     # -- now -------------------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ def test_alone_it_explains_itself(environ: dict[str, str]) -> None:
         "source test",
         "serve",
         "doctor",
+        "set",
+        "debug-bundle",
     ],
 )
 def test_every_command_has_help(environ: dict[str, str], command: str) -> None:
@@ -84,6 +86,9 @@ def test_every_command_has_help(environ: dict[str, str], command: str) -> None:
         (["restore", "x"], "Missing argument"),
         (["umount", "--wait", "1", "--no-wait"], "says the opposite of --wait"),
         (["mount", "--publish-delay", "-1"], "is not in the range"),
+        (["set"], "should be one of debug, info, warning, error"),
+        (["set", "--log-level", "loud"], "should be one of debug, info, warning, error"),
+        (["debug-bundle", "--lines", "-1"], "is not in the range"),
         (["status", "a", "b"], "unexpected extra argument"),
     ],
 )
@@ -184,6 +189,8 @@ def test_bash_completes_commands_options_and_sources(on_path: dict[str, str], tm
     assert complete_bash(on_path, "artifactfs", "source", "") == ["list", "test"]
     assert complete_bash(on_path, "artifactfs", "source", "test", "w") == ["wide", "work"]
     assert complete_bash(on_path, "artifactfs", "mount", "m", "wo") == ["work"]
+    assert complete_bash(on_path, "artifactfs", "de") == ["debug-bundle"]
+    assert complete_bash(on_path, "artifactfs", "set", "--log-level", "") == ["debug", "info", "warning", "error"]
     assert complete_bash(on_path, "artifactfs", "completion", "") == ["bash", "zsh", "fish"]
     config.write_text("broken")
     assert complete_bash(on_path, "artifactfs", "source", "test", "") == []

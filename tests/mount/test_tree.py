@@ -245,7 +245,8 @@ def test_the_state_of_the_mount_is_in_artifactfs(demo: Mounted) -> None:
     """.artifactfs is at the top only, not listed, and its files are what they say."""
     assert sorted(os.listdir(demo.path)) == sorted(demo_tree.SERVICES)
     here = demo.path / ".artifactfs"
-    assert set(os.listdir(here)) == {"README", "status.json", "metrics", "errors", "progress", "pending"}
+    names = {"README", "status.json", "metrics", "listings", "errors", "progress", "pending"}
+    assert set(os.listdir(here)) == names
     state = json.loads((here / "status.json").read_text())
     assert [source["name"] for source in state["sources"]] == list(demo_tree.SERVICES)
     assert "status.json" in (here / "README").read_text()

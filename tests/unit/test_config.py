@@ -45,7 +45,7 @@ def source(file: Path, text: str, name: str = "work", /, **environ: str) -> conf
         (
             "cach = 1",
             1,
-            "unknown key 'cach' (did you mean 'cache'?); valid here: cache, default, journal, limits, log-level",
+            "unknown key 'cach' (did you mean 'cache'?); valid here: cache, default, journal, limits, log, log-level",
         ),
         (
             "\n\n[cache]\n# c\nmaxsize = 1",
@@ -424,3 +424,26 @@ def test_the_directory_of_sockets_is_the_owners_alone(tmp_path: Path, monkeypatc
     path.write_text("")
     with pytest.raises(errors.ConfigError, match="cannot be made"):
         config.runtime_dir()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("", ""), ("unix", "unix"), ("127.0.0.1:9137", "127.0.0.1:9137"), ("localhost:0", "127.0.0.1:0"),
+     ("[::1]:9137", "[::1]:9137"), ("127.9.9.9:1", "127.9.9.9:1")],
+)  # fmt: skip
+def test_metrics_are_served_on_this_machine(given: str, meant: str) -> None:
+    """On a socket, on loopback, or nowhere."""
+    assert config.Config.model_validate({"metrics": {"listen": given}}).metrics.listen == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("0.0.0.0:9137", "loopback"), ("192.168.1.4:9137", "loopback"), ("[::]:9137", "loopback"),
+     ("9137", 'should be "unix"'), ("host:9137", 'should be "unix"'), ("127.0.0.1", 'should be "unix"'),
+     ("127.0.0.1:99999", 'should be "unix"'), ("127.0.0.1:-1", 'should be "unix"')],
+)  # fmt: skip
+def test_metrics_are_not_served_to_other_machines(file: Path, given: str, said: str) -> None:
+    """File, line and what would be valid."""
+    message = problem(file, f'[metrics]\nlisten = "{given}"')
+    assert message.startswith(f"{file}, line 2: metrics.listen: ")
+    assert said in message

@@ -47,7 +47,7 @@ def test_the_files_of_the_mount_hold_a_line_for_each_thing_and_nothing_to_obey()
 def log_file(tmp_path: Path):
     root = logging.getLogger()
     before = root.handlers[:], root.level, logging.getLogger("artifactfs").level
-    observe.set_up_logging("info", str(tmp_path / "log"))
+    observe.set_up_logging("info", handler=logging.FileHandler(tmp_path / "log", encoding="utf-8"))
     yield tmp_path / "log"
     root.handlers[0].close()
     root.handlers[:] = before[0]
@@ -56,7 +56,7 @@ def log_file(tmp_path: Path):
 
 
 def test_nobody_forges_a_line_of_the_log(log_file: Path) -> None:
-    """A title with line ends and escapes is one line; a traceback keeps its lines."""
+    """A title with line ends and escapes is one line; a traceback keeps its lines, each with the head of its record."""
     log = logging.getLogger("artifactfs.test")
     log.info("the title %s is odd", EVIL)
     try:
@@ -65,7 +65,8 @@ def test_nobody_forges_a_line_of_the_log(log_file: Path) -> None:
         log.info("failed", exc_info=True)
     text = log_file.read_text()
     assert all(line.isprintable() for line in text.split("\n"))
-    assert len([line for line in text.splitlines() if " artifactfs.test " in line]) == 2
+    assert all(" INFO artifactfs.test [" in line for line in text.splitlines())
+    assert len([line for line in text.splitlines() if "] the title " in line or "] failed" in line]) == 2
     assert "Traceback" in text
 
 

@@ -14,6 +14,7 @@ import trio
 from artifactfs import errors
 from artifactfs.journal.staging import Staging
 from artifactfs.vfs.filesystem import Change
+from artifactfs.vfs.queue import queue_of
 from artifactfs.vfs.writeback import EMPTY_S, PASSING_S, Policy
 from tests.vfs.world import BOTH, EMPTY, LATER_S, READ, WRITE, World, opened
 
@@ -391,6 +392,21 @@ async def test_a_directory_that_the_kernel_forgot_keeps_its_local_names(world: W
         await world.unlink(f"{place}/.f.swp")
     await world.elapse()
     world.nothing_is_left()
+
+
+async def test_what_waits_is_found_by_its_path_after_the_kernel_has_forgotten_it(world: World):
+    """Whoever needs memory has caches dropped: `status` and `flush PATH` must not lose a save over that."""
+    await world.mkdir("w/tree")
+    await world.put("w/f", b"text")
+    await world.put("w/tree/g", b"text")
+    for node in list(world.fs.inodes.nodes()):
+        world.fs.forget(node.ino, node.nlookup)
+    assert len(world.fs.inodes) == 1
+    assert {row.path for row in queue_of(world.fs.writer)} == {"w/f", "w/tree/g"}
+    writeback = world.fs.writer.writeback
+    assert writeback.unsettled("w/f", 1.0) == [world.edit("f")]
+    assert len(writeback.unsettled("w", 1.0)) == len(world.overlay.jobs())
+    assert writeback.unsettled("elsewhere", 1.0) == []
 
 
 # -- at once -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What happened, for people and for programs: log set-up, counters and recent errors of each source.
+"""What happened at the sources: counters and recent errors of each.
 
 Rules of this file: nothing secret is ever passed in; URLs arrive without their query.
 """
@@ -6,17 +6,12 @@ Rules of this file: nothing secret is ever passed in; URLs arrive without their 
 from __future__ import annotations
 
 import collections
-import contextvars
-import logging
-import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from artifactfs.model.text import printable
-
-operation: contextvars.ContextVar[str] = contextvars.ContextVar("operation", default="-")
-"""What the running task is doing, such as ``read 7``; shown in every log line."""
+from artifactfs.observe.measures import REQUEST_BOUNDS, Histogram, Timings
 
 # Enough that one source failing at every name of a long command does not push out what another said a minute ago.
 RECENT_ERRORS = 1000
@@ -54,7 +49,17 @@ class Incident:
 
 @dataclass(slots=True)
 class SourceCounters:
-    """What one source has been asked, since the mount began."""
+    """What one source has been asked, since the mount began.
+
+    Attributes:
+        requests: sent, each try of one.
+        failures: requests that failed for good.
+        bytes_received: of bodies.
+        by_route: requests by method and path pattern.
+        latency: seconds from a request to the head of its answer, or to its failure.
+        answers: by HTTP status; "none" where no answer came.
+        saves: tries to publish a change, by what became of it.
+    """
 
     requests: int = 0
     failures: int = 0
@@ -63,6 +68,9 @@ class SourceCounters:
     last_incident: Incident | None = None
     last_failed_request: Incident | None = None
     by_route: collections.Counter[str] = field(default_factory=collections.Counter)
+    latency: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS))
+    answers: collections.Counter[str] = field(default_factory=collections.Counter)
+    saves: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -77,12 +85,17 @@ class SourceCounters:
 
 
 class Observer:
-    """Collects counters and incidents of all sources of one mount."""
+    """Collects counters and incidents of all sources of one mount.
+
+    ``gauges`` give the state of a source's connections at this moment, by name; its client puts them there.
+    """
 
     def __init__(self) -> None:
         """Start with nothing seen."""
         self.sources: dict[str, SourceCounters] = {}
         self.incidents: collections.deque[Incident] = collections.deque(maxlen=RECENT_ERRORS)
+        self.timings = Timings()
+        self.gauges: dict[str, Callable[[], Mapping[str, float]]] = {}
 
     def counters(self, source: str) -> SourceCounters:
         """Return the counters of a source, made on first use."""
@@ -116,33 +129,3 @@ class Observer:
         if self.incidents and self.incidents[-1].is_again(incident):
             incident.times += self.incidents.pop().times
         self.incidents.append(incident)
-
-
-class _Operation(logging.Filter):
-    """Adds the running operation to each record."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.operation = operation.get()
-        return True
-
-
-class _Harmless(logging.Formatter):
-    """Writes what a terminal may be shown, a record a line: messages hold names and words of others."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
-        return printable(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - what logging calls it with
-        return "\n".join(map(printable, super().formatException(ei).splitlines()))
-
-
-def set_up_logging(level: str, path: str | None = None) -> None:
-    """Send the package's log to ``path``, or to stderr; libraries only from WARNING up."""
-    handler: logging.Handler
-    handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler(sys.stderr)
-    handler.addFilter(_Operation())
-    handler.setFormatter(_Harmless("%(asctime)s %(levelname)s %(name)s [%(operation)s] %(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("artifactfs").setLevel(level.upper())
