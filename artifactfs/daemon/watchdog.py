@@ -25,6 +25,7 @@ from typing import Any
 
 import trio
 
+from artifactfs import observe
 from artifactfs.fuse import connection
 
 log = logging.getLogger(__name__)
@@ -153,11 +154,12 @@ class Watchdog:
         if was_s < STUCK_S <= self._stuck_s:
             self.stalls += 1
             self.last = {"at": time.time() - self._stuck_s, "seconds": self._stuck_s, "where": self._where()}
-            log.warning("the event loop is stuck, nothing is answered:\n%s", self._stack())
+            log.warning("the event loop is stuck, nothing is answered:\n%s", self._stack(), extra=observe.IN_LINES)
         elif self.last is not None and self._stuck_s >= STUCK_S:
             self.last["seconds"] = round(self._stuck_s, 1)
         if 0 < self.abort_s <= self._stuck_s:
-            log.error("the event loop was stuck for %.0f s; the mount is ended:\n%s", self._stuck_s, self._stack())
+            log.error("the event loop was stuck for %.0f s; the mount is ended:\n%s", self._stuck_s, self._stack(),
+                      extra=observe.IN_LINES)  # fmt: skip
             self._end(STUCK_CODE)
 
     def _stack(self) -> str:

@@ -4,12 +4,23 @@ Rules of this package: nothing secret is ever passed in; URLs arrive without the
 agent made leaves with its control characters escaped.
 """
 
-from artifactfs.observe.logs import LEVELS, BoundedLog, counts, describe_log, hide, level, set_level, set_up_logging
+from artifactfs.observe.logs import (
+    IN_LINES,
+    LEVELS,
+    BoundedLog,
+    counts,
+    describe_log,
+    hide,
+    level,
+    set_level,
+    set_up_logging,
+)
 from artifactfs.observe.measures import Histogram, Timings, clock
 from artifactfs.observe.observer import RECENT_ERRORS, Incident, Observer, SourceCounters
 from artifactfs.observe.operations import Operation, begin, operation
 
 __all__ = [
+    "IN_LINES",
     "LEVELS",
     "RECENT_ERRORS",
     "BoundedLog",

@@ -2,7 +2,8 @@
 
 Rules of this file: a log never harms who logs: whatever goes wrong here is swallowed. Each line begins with time,
 level, logger and operation, also each line of a traceback in the text format, so that what belongs together is found by
-its id. Control characters in whatever is logged leave as escapes: no title can forge a line. Secrets that were named by
+its id. Control characters in whatever is logged leave as escapes: no title can forge a line; only a message that has
+nobody else's words in it, and says so by ``extra=IN_LINES``, keeps its line ends. Secrets that were named by
 ``hide`` leave as a mark; they should not get here in the first place.
 """
 
@@ -27,6 +28,7 @@ Format = Literal["text", "json"]
 # A line longer than this is cut: a traceback takes 8 KiB at most, the rest is somebody's content.
 MAX_LINE = 32 * 1024
 HIDDEN = "[removed]"
+IN_LINES = {"in_lines": True}
 # Shorter ones would be cut out of every other word.
 MIN_SECRET = 4
 _OURS = "artifactfs"
@@ -55,7 +57,9 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return a record's lines, without the last line end."""
         head = f"{_local_time(record.created)} {record.levelname} {record.name} [{_operation_in_words()}] "
-        lines = [record.getMessage(), *_traceback(record)]
+        message = record.getMessage()
+        said = message.rstrip("\n").split("\n") if getattr(record, "in_lines", False) else [message]
+        lines = [*said, *_traceback(record)]
         return "\n".join(without_secrets(printable(head + line))[:MAX_LINE] for line in lines)
 
 

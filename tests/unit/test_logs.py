@@ -72,6 +72,14 @@ def test_each_line_of_a_traceback_has_time_and_id() -> None:
     assert lines[-1].endswith("ValueError: why")
 
 
+def test_a_stack_of_our_own_stands_in_lines() -> None:
+    """Each with its head, as a traceback's; a message that does not say so keeps to one line."""
+    stack = "the loop is stuck:\n  File one\n  File two\n"
+    lines = logs.TextLines().format(record("%s", stack, **observe.IN_LINES)).split("\n")
+    assert [line.partition("] ")[2] for line in lines] == ["the loop is stuck:", "  File one", "  File two"]
+    assert len(logs.TextLines().format(record("%s", stack)).split("\n")) == 1
+
+
 def test_json_is_one_object_a_line_with_everything_by_name() -> None:
     """Operation, what it is about, and the facts of a request."""
     observe.begin("read", ino=7, path="/a", pid=12)
