@@ -6,6 +6,7 @@ it stores an outcome which the waiters unwrap. A waiter may be cancelled, the ow
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ import outcome
 import trio
 
 from artifactfs import errors
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,6 +72,25 @@ class SingleFlight:
             self._nursery.start_soon(self._fly, key, flight, work)
             self._flights[key] = flight
         return flight
+
+    async def to_the_end(self, work: Callable[[], Awaitable[T]], undo: Callable[[T], Awaitable[object]]) -> T:
+        """Do work that must not stop half-way; return its value, which ``undo`` takes back if nobody waits any more."""
+        flight = self.start(object(), work)
+        try:
+            return await flight.wait()  # type: ignore[no-any-return]  # it is that of the work
+        except trio.Cancelled:
+            self._nursery.start_soon(self._left_alone, flight, undo)
+            raise
+
+    @staticmethod
+    async def _left_alone(flight: Flight, undo: Callable[[Any], Awaitable[object]]) -> None:
+        """See to the end of work for which nobody waits."""
+        try:
+            await undo(await flight.wait())
+        except (errors.ArtifactFSError, OSError) as error:
+            log.info("what nobody waited for any more failed: %s", error)
+        except Exception:
+            log.exception("what nobody waited for any more failed in an unforeseen way")
 
     async def _fly(self, key: Hashable, flight: Flight, work: Callable[[], Awaitable[Any]]) -> None:
         # What the waiters get if neither of the next two lines is reached: only the end of the mount cancels a flight.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from artifactfs.cli import background, client
 from artifactfs.cli.options import MountOptions
 from artifactfs.daemon import mounts
 from artifactfs.daemon.mounts import socket_path
+from artifactfs.fuse import connection
 
 # The demo fills its store first (about 2 s) on a machine that may be busy; a mount by itself takes under a second.
 START_S = 60.0
-# What umount waits for the process to end after the kernel has let go: the demo ends its server, too.
-END_S = 30.0
+# What umount waits for the process to end after the kernel has let go: as long as that may take (`daemon.watchdog`),
+# and the demo ends its server, too.
+END_S = 55.0
 # ... and after a lazy one: as long as a process that nobody uses takes.
 LAZY_S = 2.0
 # An operation that has waited this long waits for a service; what the cache answers takes milliseconds.
@@ -31,6 +33,8 @@ BUSY_S = 3.0
 DYING_S = 5.0
 # Variables that hold a path, which may be relative.
 PATH_VARIABLES = ("ARTIFACTFS_CONFIG", "ARTIFACTFS_CACHE_DIR", "VLMRUN_CACHE_DIR")
+# By a signal, or by a debugger.
+STOPPED = frozenset({"T", "t"})
 # As many as fit a line.
 SHOWN_USERS = 5
 
@@ -38,14 +42,6 @@ SHOWN_USERS = 5
 def default_mountpoint() -> Path:
     """Return where to mount if nobody says."""
     return Path.home() / "artifacts"
-
-
-def unmount_command(mountpoint: Path, *, lazy: bool, force: bool = False) -> list[str]:
-    """Return the command that unmounts as this user; ``force`` ends what waits in the mount, where root says so."""
-    helper = shutil.which("fusermount3") or shutil.which("fusermount")
-    if os.getuid() == 0 or helper is None:
-        return ["umount", *(["-l"] if lazy else []), *(["-f"] if force else []), str(mountpoint)]
-    return [helper, "-u", *(["-z"] if lazy else []), str(mountpoint)]
 
 
 def prepare(mountpoint: Path) -> str | None:
@@ -56,10 +52,9 @@ def prepare(mountpoint: Path) -> str | None:
     """
     note = None
     if mountpoint in client.our_mounts() and _is_dying(mountpoint):
-        command = unmount_command(mountpoint, lazy=True, force=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        problem = _try_unmount(mountpoint, lazy=True, force=True)
         if client.is_dead(mountpoint):
-            message = f"{mountpoint} is a dead mount and could not be cleaned up: {done.stderr.strip()}"
+            message = f"{mountpoint} is a dead mount and could not be cleaned up: {problem}"
             raise errors.ConfigError(message)
         note = f"cleaned up a dead mount at {mountpoint}"
     if mountpoint in client.our_mounts():
@@ -179,15 +174,18 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     if pid is None:
         socket_path(mountpoint).unlink(missing_ok=True)
     elif not _has_ended(pid, LAZY_S if lazy else END_S) and not lazy:
-        message = f"{mountpoint} is unmounted, but its process {pid} has not ended within {END_S:.0f} s"
+        why = "was stopped: `kill -CONT` lets it end" if _state(pid) in STOPPED else f"has not ended in {END_S:.0f} s"
+        message = f"{mountpoint} is unmounted, but its process {pid} {why}"
         raise errors.ConfigError(message)
 
 
-def _try_unmount(mountpoint: Path, *, lazy: bool) -> str:
+def _try_unmount(mountpoint: Path, *, lazy: bool, force: bool = False) -> str:
     """Return what the system says against it, in English; nothing if it is done."""
-    command = unmount_command(mountpoint, lazy=lazy)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
-    return (done.stderr.strip() or f"{command[0]} failed") if done.returncode else ""
+    try:
+        connection.unmount(mountpoint, lazy=lazy, force=force)
+    except OSError as error:
+        return "it is busy" if error.errno == errno.EBUSY else str(error.strerror)
+    return ""
 
 
 def _unmount_busy(mountpoint: Path) -> str:
@@ -215,17 +213,20 @@ def _users(mountpoint: Path) -> str:
     return f" Used by {', '.join(found[:SHOWN_USERS])}" if found else ""
 
 
+def _state(pid: int) -> str:
+    """Return the letter that stands for what a process does, nothing if it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
 def _has_ended(pid: int, within_s: float) -> bool:
     end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
+    while (state := _state(pid)) not in {"", "Z"}:
+        if time.monotonic() > end or state in STOPPED:
+            return False
         time.sleep(0.01)  # noqa: TID251 - no event loop here
-    return False
+    return True
 
 
 def log_path(mountpoint: Path) -> Path:

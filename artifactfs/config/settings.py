@@ -63,6 +63,9 @@ class MountConfig(Section):
     exec: bool = False
     read_only: bool = False
     write_through: bool = False
+    watchdog_abort: float = Field(
+        default=300.0, ge=0, description="seconds after which a process that answers nothing ends itself; 0 is never"
+    )
     publish_delay: float = Field(default=1.0, ge=0, description="seconds without a change before a save is published")
 
 

@@ -1,7 +1,8 @@
 """From start to end of a mount's process.
 
 The order. Start: demo server if asked, wiring, drafts an earlier mount left, the mount, the control socket, readiness.
-End (unmounted, SIGTERM, SIGINT): the socket, the kernel's requests, requests under way, stores, the demo server.
+End (unmounted, SIGTERM, SIGINT): the socket, the kernel's requests, requests under way, stores, the demo server; within
+the bound that ``watchdog`` sets, and at once if told twice.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from artifactfs import config, errors
 from artifactfs.daemon import control, mounts
 from artifactfs.daemon.compose import Mounted, composed
 from artifactfs.daemon.verbs import Verbs
+from artifactfs.daemon.watchdog import TELLING, Watchdog
 from artifactfs.fuse.convert import Owner
 from artifactfs.fuse.session import make_operations, session
 
@@ -91,7 +93,7 @@ def _alone(mountpoint: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running(plan: Plan) -> AsyncIterator[Mounted]:
+async def running(plan: Plan, watchdog: Watchdog | None = None) -> AsyncIterator[Mounted]:
     """Have a mount while the block runs."""
     async with AsyncExitStack() as stack:
         mounted = await stack.enter_async_context(
@@ -103,6 +105,9 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
             await stack.enter_async_context(session(operations, plan.mountpoint, fuse_options(section)))
         nursery = await stack.enter_async_context(trio.open_nursery())
         verbs = Verbs(mounted, operations)
+        if watchdog is not None:
+            mounted.status.loop = watchdog.report
+            nursery.start_soon(watchdog.beat)
         await nursery.start(control.serve, verbs.table(), mounts.socket_path(plan.mountpoint))
         tune_collector()
         yield mounted
@@ -111,12 +116,16 @@ async def running(plan: Plan) -> AsyncIterator[Mounted]:
 
 async def run(plan: Plan, ready: Callable[[], None]) -> None:
     """Mount, say so, and stay until unmounted or told to end."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with running(plan):
-            ready()
-            async for number in signals:
-                log.info("ending on %s", signal.Signals(number).name)
-                break
+    watchdog = Watchdog(plan.mountpoint, plan.settings.mount.watchdog_abort)
+    with trio.open_signal_receiver(*TELLING) as signals, watchdog.watching():
+        async with running(plan, watchdog):
+            try:
+                ready()
+                async for number in signals:
+                    log.info("ending on %s", signal.Signals(number).name)
+                    break
+            finally:
+                watchdog.ending()
 
 
 def report(ready_fd: int, message: Mapping[str, object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Status:
     store: BlockStore
     fs: FileSystem | None = None
     started_at: float = field(default_factory=time.time)
+    loop: Callable[[], dict[str, Any]] = dict
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything; no I/O at any service."""
@@ -53,6 +54,7 @@ class Status:
             "started_at": iso(int(self.started_at * 1e9)),
             "inodes": len(fs.inodes) if fs else 0,
             "handles": len(fs.handles) if fs else 0,
+            "loop": self.loop(),
             "cache": {
                 "directory": str(self.store.root.parent),
                 "used_bytes": self.store.used_bytes(),

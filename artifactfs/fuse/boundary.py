@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
@@ -25,14 +25,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+Call = tuple[str, tuple[Any, ...]]
+"""The name of an operation, and its arguments."""
+
+
 class HasDeadline(Protocol):
     """What the wrapper needs of the object whose method it wraps.
 
-    ``timeout_s`` is how long an operation may take; ``running`` has the scopes of those that have not been answered.
+    ``timeout_s`` is how long an operation may take; ``running`` has the scopes of those that have not been answered,
+    with what they are.
     """
 
     timeout_s: float
-    running: set[trio.CancelScope]
+    running: dict[trio.CancelScope, Call | None]
 
     def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:
         """Keep a failure where ``why`` finds it."""
@@ -53,17 +58,21 @@ def handler(method: Handler[S, P, R]) -> Handler[S, P, R]:
     @functools.wraps(method)
     async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         observe.operation.set(name)
+        call: Call | None = (name, args)
         try:
             with trio.move_on_after(self.timeout_s) as scope:
-                self.running.add(scope)
+                self.running[scope] = call
                 try:
                     return await method(self, *args, **kwargs)
                 finally:
-                    self.running.discard(scope)
+                    call = self.running.pop(scope)
         except pyfuse3.FUSEError:
             raise
         except Exception as error:  # noqa: BLE001 - the line that nothing crosses
             raise _answer(self, name, args, error) from None
+        if call is None:
+            log.debug("%s %r: who asked has been told to end", name, args[0] if args else None)
+            raise pyfuse3.FUSEError(errno.EINTR)
         message = f"no answer within {self.timeout_s:.0f} s"
         if trio.current_time() < scope.deadline:
             message = "given up, because the mount is to end"
@@ -98,7 +107,7 @@ def at_once(
     return wrap
 
 
-def interrupt(running: set[trio.CancelScope], timeout_s: float, older_than_s: float) -> int:
+def interrupt(running: Collection[trio.CancelScope], timeout_s: float, older_than_s: float) -> int:
     """Have operations answered now that have been waiting for so long; return how many.
 
     A program in such an operation cannot be killed, and keeps the mount busy.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import stat
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import pyfuse3
 import trio
 
 from artifactfs import errors, observe
-from artifactfs.fuse.boundary import LATER, at_once, handler, interrupt
+from artifactfs.fuse.boundary import LATER, Call, at_once, handler, interrupt
 from artifactfs.fuse.convert import Owner, absent, attributes, bytes_of, name_of
 from artifactfs.model.entry import Accepts
 from artifactfs.tree.nodes import Node
@@ -36,6 +37,13 @@ ORDINARY = (
 )  # fmt: skip
 
 
+T = TypeVar("T")
+
+
+async def _kept(_value: object) -> None:
+    """Leave a change as it is, though nobody waited for it any more."""
+
+
 def _file_info(opened: Opened) -> pyfuse3.FileInfo:
     return pyfuse3.FileInfo(
         fh=pyfuse3.FileHandleT(opened.handle), keep_cache=opened.keep_cache, direct_io=opened.direct_io
@@ -56,7 +64,7 @@ class Operations(pyfuse3.Operations):
         self.owner = owner
         self.observer = observer
         self.timeout_s = timeout_s
-        self.running: set[trio.CancelScope] = set()
+        self.running: dict[trio.CancelScope, Call | None] = {}
         fs.size_settled = self._settled
 
     @staticmethod
@@ -140,7 +148,7 @@ class Operations(pyfuse3.Operations):
             executable=bool(attr.st_mode & 0o100) if fields.update_mode else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._attributes(await self.fs.setattr(inode, change, fh))
+        return self._attributes(await self._whole(partial(self.fs.setattr, inode, change, fh)))
 
     @handler
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
@@ -162,7 +170,9 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
-        return pyfuse3.FileHandleT(await self.fs.opendir(inode))
+        handle = await self.fs.opendir(inode)
+        self.fs.handles.opened_by(handle, ctx.pid)
+        return pyfuse3.FileHandleT(handle)
 
     @handler
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -186,13 +196,24 @@ class Operations(pyfuse3.Operations):
     # -- files -----------------------------------------------------------------------------------------------
 
     def _open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        del ctx
         opened = quick.open_file(self.fs, inode, flags)
+        if opened is not None:
+            self.fs.handles.opened_by(opened.handle, ctx.pid)
         return LATER if opened is None else _file_info(opened)
 
     @at_once(_open)
     async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        return _file_info(await self.fs.open(inode, flags))
+        work = partial(self.fs.open, inode, flags)
+        opened: Opened = await (self._whole(work, self._close) if flags & quick.WRITING else work())
+        self.fs.handles.opened_by(opened.handle, ctx.pid)
+        return _file_info(opened)
+
+    async def _close(self, opened: Opened) -> None:
+        await self.fs.release(opened.handle)
+
+    async def _whole(self, work: Callable[[], Awaitable[T]], undo: Callable[[T], Awaitable[object]] = _kept) -> T:
+        """Change something: that goes on when its caller is answered early, for half a change may be a wrong one."""
+        return await self.fs.content.flights.to_the_end(work, undo)
 
     @handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
@@ -207,10 +228,15 @@ class Operations(pyfuse3.Operations):
         flags: pyfuse3.FlagT,
         ctx: pyfuse3.RequestContext,
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, handle = await self.fs.create(parent_inode, name_of(name), executable=bool(mode & 0o100))
+        node, handle = await self._create(parent_inode, name, mode)
+        self.fs.handles.opened_by(handle, ctx.pid)
         entry = self._attributes(node)
         self.fs.accepted(node)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle)), entry
+
+    async def _create(self, parent: int, name: bytes, mode: int) -> tuple[Node, int]:
+        work = partial(self.fs.create, parent, name_of(name), executable=bool(mode & 0o100))
+        return await self._whole(work, lambda made: self.fs.release(made[1]))
 
     @handler
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
@@ -218,14 +244,14 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:  # noqa: FBT001 - pyfuse3's
-        await self.fs.flush(fh)
+        await self._whole(partial(self.fs.flush, fh))
 
     def _release(self, fh: pyfuse3.FileHandleT) -> Any:  # noqa: ANN401 - None or LATER
         return None if quick.release(self.fs, fh) else LATER
 
     @at_once(_release)
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        await self.fs.release(fh)
+        await self._whole(partial(self.fs.release, fh))
 
     # -- changes of names ------------------------------------------------------------------------------------
 
@@ -233,18 +259,18 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: pyfuse3.InodeT, name: bytes, mode: pyfuse3.ModeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        node = await self.fs.mkdir(parent_inode, name_of(name))
+        node = await self._whole(partial(self.fs.mkdir, parent_inode, name_of(name)))
         entry = self._attributes(node)
         self.fs.accepted(node)
         return entry
 
     @handler
     async def unlink(self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self.fs.unlink(parent_inode, name_of(name))
+        await self._whole(partial(self.fs.unlink, parent_inode, name_of(name)))
 
     @handler
     async def rmdir(self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self.fs.rmdir(parent_inode, name_of(name))
+        await self._whole(partial(self.fs.rmdir, parent_inode, name_of(name)))
 
     @handler
     async def rename(
@@ -259,14 +285,14 @@ class Operations(pyfuse3.Operations):
         if flags & ~RENAME_NOREPLACE:
             raise pyfuse3.FUSEError(errno.EINVAL)
         old, new = (parent_inode_old, name_of(name_old)), (parent_inode_new, name_of(name_new))
-        await self.fs.rename(old, new, replace=not flags & RENAME_NOREPLACE)
+        await self._whole(partial(self.fs.rename, old, new, replace=not flags & RENAME_NOREPLACE))
 
     @handler
     async def symlink(
         self, parent_inode: pyfuse3.InodeT, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Make one in a tree; elsewhere EPERM makes programs fall back (emacs and git do)."""
-        node = await self.fs.symlink(parent_inode, name_of(name), name_of(target))
+        node = await self._whole(partial(self.fs.symlink, parent_inode, name_of(name), name_of(target)))
         entry = self._attributes(node)
         self.fs.accepted(node)
         return entry
@@ -292,9 +318,9 @@ class Operations(pyfuse3.Operations):
         self.fs.namespace.accepting(self.fs.node(parent_inode), name_of(name), Accepts.FILES)
         if not stat.S_ISREG(mode):
             raise pyfuse3.FUSEError(errno.EPERM)
-        node, handle = await self.fs.create(parent_inode, name_of(name), executable=bool(mode & 0o100))
+        node, handle = await self._create(parent_inode, name, mode)
         self.fs.accepted(node)
-        await self.fs.release(handle)
+        await self._whole(partial(self.fs.release, handle))
         return self._attributes(await self.fs.getattr(node.ino))
 
 
@@ -310,4 +336,4 @@ class WritableOperations(Operations):
 
     @at_once(_flush)
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
-        await self.fs.flush(fh)
+        await self._whole(partial(self.fs.flush, fh))

@@ -11,7 +11,7 @@ import pyfuse3
 import trio
 
 from artifactfs import observe
-from artifactfs.fuse import connection, notify
+from artifactfs.fuse import connection, interrupts, notify
 from artifactfs.fuse.convert import Owner
 from artifactfs.fuse.operations import Operations, WritableOperations
 from artifactfs.fuse.xattrs import WritableXattrOperations, XattrOperations
@@ -63,6 +63,7 @@ async def session(operations: Operations, mountpoint: Path, extra_options: Colle
             nursery.start_soon(_answer, ended)
             nursery.start_soon(_end_with, ended, nursery.cancel_scope)
             nursery.start_soon(_widen, mountpoint)
+            nursery.start_soon(interrupts.watch, operations)
             yield
             # Whoever waits for a service is told now; those are the requests that would keep the loop from ending.
             operations.interrupt(older_than_s=0.0)

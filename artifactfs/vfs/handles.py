@@ -1,6 +1,7 @@
 """What is open: handles by number.
 
-Rules of this file: a handle is one of the kinds below and nothing else; what it was opened on never changes.
+Rules of this file: a handle is one of the kinds below and nothing else; what it was opened on never changes. ``pid`` is
+the thread that opened it, 0 if that is not known.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class DirectoryHandle:
     node: Node
     entries: list[Node]
     begun: bool = False
+    pid: int = 0
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class ReadHandle:
     content: Content
     size: int
     pattern: Pattern = field(default_factory=Pattern)
+    pid: int = 0
 
 
 @dataclass(slots=True)
@@ -41,6 +44,7 @@ class WriteHandle:
 
     node: Node
     edit: Edit
+    pid: int = 0
 
 
 Handle = DirectoryHandle | ReadHandle | WriteHandle
@@ -65,6 +69,10 @@ class HandleTable:
         self._handles[number] = handle
         handle.node.handles += 1
         return number
+
+    def opened_by(self, number: int, pid: int) -> None:
+        """Note who has opened a handle."""
+        self._handles[number].pid = pid
 
     def peek(self, number: int) -> Handle | None:
         """Return a handle of whatever kind, if there is one of that number."""

@@ -163,7 +163,8 @@ def test_a_broken_configuration_stops_every_command(
     )
     assert second == (
         f"artifactfs: {config}, line 5: unknown key 'timout' (did you mean 'timeout'?);"
-        " valid here: allow-other, exec, publish-delay, read-only, show-ids, timeout, write-through, xattrs"
+        " valid here: allow-other, exec, publish-delay, read-only, show-ids, timeout, watchdog-abort, write-through,"
+        " xattrs"
     )
 
 

@@ -22,7 +22,7 @@ class Handlers:
 
     def __init__(self, timeout_s: float = 30.0) -> None:
         self.timeout_s = timeout_s
-        self.running: set[trio.CancelScope] = set()
+        self.running: dict[trio.CancelScope, Any] = {}
         self.kept: list[tuple[str, object, errors.ArtifactFSError]] = []
 
     def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:
