@@ -27,6 +27,7 @@ END_S = 55.0
 LAZY_S = 2.0
 # An operation that has waited this long waits for a service; what the cache answers takes milliseconds.
 WAITING_S = 1.0
+AGAIN_S = 0.2
 # Programs whose wait was given up need a moment to end.
 BUSY_S = 3.0
 # A killed process is gone for its socket before it is for the kernel, which has its memory to free first.
@@ -191,13 +192,22 @@ def _try_unmount(mountpoint: Path, *, lazy: bool, force: bool = False) -> str:
 def _unmount_busy(mountpoint: Path) -> str:
     """Try again after waits for a service have been given up: a program in one holds the mount and cannot be killed."""
     end = time.monotonic()
-    # If it is gone, or does not answer, the next try says so.
-    with contextlib.suppress(errors.ArtifactFSError):
-        if client.ask(mountpoint, client.QUICK_S, verb="interrupt", older_than_s=WAITING_S)["interrupted"]:
-            end += BUSY_S
+    if _interrupt(mountpoint, WAITING_S):
+        end += BUSY_S
     while "busy" in (problem := _try_unmount(mountpoint, lazy=False)) and time.monotonic() < end:
         time.sleep(0.1)  # noqa: TID251 - no event loop here
+        # Whose path has several names waits again, for the next one.
+        _interrupt(mountpoint, AGAIN_S)
     return problem
+
+
+def _interrupt(mountpoint: Path, older_than_s: float) -> int:
+    """Have the waits given up that last so long already; return how many those were."""
+    # If it is gone, or does not answer, the next try to unmount says so.
+    with contextlib.suppress(errors.ArtifactFSError):
+        answer = client.ask(mountpoint, client.QUICK_S, verb="interrupt", older_than_s=older_than_s)
+        return int(answer["interrupted"])
+    return 0
 
 
 def _users(mountpoint: Path) -> str:
