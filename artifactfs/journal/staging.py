@@ -179,8 +179,7 @@ class Staging:
                 raise OSError(staged.broken.errno, staged.broken.strerror)
             if staged.closed or staged.deleted:
                 return
-            staged.dirty = False  # before the disk is asked: what is written meanwhile makes it dirty again
-            size = staged.size
+            staged.dirty, size = False, staged.size  # now, not later: what is written meanwhile makes it dirty again
             try:
                 staged.sync()
                 if not staged.has_its_name:

@@ -76,7 +76,8 @@ def expired(*, for_ever: bool) -> Callable[[World], None]:
 
     def begin(world: World) -> None:
         links = world.lab.links
-        links.stillborn = None if for_ever else int(not links.expire())
+        given = links.expire()
+        links.stillborn = None if for_ever else int(not given)
         world.disturb(Trouble())
 
     return begin

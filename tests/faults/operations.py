@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.faults.worlds import LARGE, SAVED, World
 from tests.support.faulty_proxy import Trouble
 
-# Passes before the fault, of each body: more than the first read of a file waits for (a block of 256 KiB), and less
-# than any request for its end has to bring.
+# Passes before the fault, of each body: more than the first read of a file waits for (a block of 256 KiB), less than
+# any request for its end has to bring.
 HELD_AFTER = 320 << 10
 FIRST_BYTES, LAST_BYTES = 4096, 4096
 

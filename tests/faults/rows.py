@@ -8,6 +8,7 @@ which must show all of what there is and hand over what was saved.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -35,6 +36,8 @@ ARRIVAL_S = 30.0
 WAITING_S = 1.2
 # Tries to bring about what is so before the fault.
 PATIENCE = 5
+# A look waits 0.3 s for a new listing, and the next one finds it.
+RENEWAL_S = 0.5
 CORES = os.cpu_count() or 1
 
 Key = tuple[str, str]
@@ -186,11 +189,15 @@ def _shown(cell: Cell) -> tuple[set[str], set[str], bytes]:
     place = cell.world.place
     names = set(os.listdir(cell.source / place.listed))
     lasting = cell.world.before & place.names(cell.world.store)
-    try:
-        return names, lasting, (cell.source / place.small).read_bytes()
-    except FileNotFoundError:
-        # What the service has under another id now is gone once, and there for who looks again.
-        return names, lasting, (cell.source / place.small).read_bytes()
+    for _ in range(PATIENCE):
+        try:
+            return names, lasting, (cell.source / place.small).read_bytes()
+        except OSError as error:
+            # What the service has under another id now is gone once, and there for who looks again.
+            if error.errno not in {errno.ENOENT, errno.ESTALE}:
+                raise
+            time.sleep(RENEWAL_S)  # noqa: TID251 - no event loop here
+    return names, lasting, b"gone"
 
 
 def carry_out(fault: Fault, keys: Collection[Key], base: Path) -> Row:

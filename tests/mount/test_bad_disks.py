@@ -37,7 +37,8 @@ SIZES = {"large.bin": 1_500_000, "one block.bin": 262_144, "small.txt": 1234, "t
 
 @pytest.fixture(autouse=True)
 def _servers_may_complain(expected_logs: LogGuard) -> None:
-    """Mounts that are killed cut their connections."""
+    """Mounts that are killed cut their connections, and those whose disks fail say so."""
+    expected_logs("in memory only|listings cannot be kept|disk says|while it was in use|no save can be kept")
     expected_logs("Error in ASGI Framework", logger="hypercorn", level=logging.ERROR)
 
 

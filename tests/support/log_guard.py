@@ -15,8 +15,12 @@ WATCHED = ("", "artifactfs")
 LINE = re.compile(r"\S+ \S+ (?P<level>WARNING|ERROR|CRITICAL) (?P<logger>[\w.]+) \[[^\]]*\] (?P<message>.*)")
 # Where mounts have their logs, below a home directory.
 LOGS = (".local/state/artifactfs/log", "run/artifactfs")
-# What is an answer to a program or a service, and told to whoever asked: an errno, and ``status``.
-ORDINARY = re.compile("refused and kept here")
+# What a mount says of what it was given, not of itself: saves that a service refuses, what it has found on a disk or in
+# a store. Tests that bring that about look for what the user sees of it.
+ORDINARY = re.compile(
+    "refused and kept here|cannot be taken up|illegal paths in .* are not shown|cannot be read and is left as it is"
+    "|is damaged and put aside"
+)
 
 
 class MountLogs:

@@ -79,7 +79,7 @@ class Listener:
     async def listen(self) -> None:
         """Listen to all activity."""
         try:
-            async with aclosing(self._events("/sse/activity")) as events:
+            async with self._stream("/sse/activity") as events:
                 async for event in events:
                     self._activity(event)
         except errors.ArtifactFSError as error:
@@ -117,7 +117,7 @@ class Listener:
 
     async def _listen_to(self, run: str) -> None:
         try:
-            async with aclosing(self._events(f"/sse/executions/{quote(run, safe='')}")) as events:
+            async with self._stream(f"/sse/executions/{quote(run, safe='')}") as events:
                 async for event in events:
                     is_end = event.get("type") == "terminal"
                     if event.get("event_type") == MADE or is_end:
@@ -141,20 +141,27 @@ class Listener:
         workflow = data.get("workflow_id")
         return frozenset({DirRef(self.api.source, "workflow", (workflow,))} if isinstance(workflow, str) else ())
 
-    async def _events(self, path: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Return the events of a stream until it ends; what cannot be read is passed over."""
+    @asynccontextmanager
+    async def _stream(self, path: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Have the events of a stream until it ends or the block does."""
         prefix = await self.api.find()
         async with self.api.http.listen(prefix + path, silent_s=SILENT_S) as reply:
             if reply.status != OK:
                 answers.refuse(reply.status, reply.headers, b"", self.api.source, path)
             if not reply.headers.get("content-type", "").startswith("text/event-stream"):
                 raise errors.Unsupported("there is no stream of events", provider=self.api.source, subject=path)
-            events = Events()
-            async for piece in reply.chunks:
-                for data in events.feed(piece):
-                    event = await _parsed(data)
-                    if isinstance(event, dict):
-                        yield event
+            async with aclosing(_events(reply.chunks)) as events:
+                yield events
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
+    """Return the events of a stream; what cannot be read is passed over."""
+    events = Events()
+    async for piece in chunks:
+        for data in events.feed(piece):
+            event = await _parsed(data)
+            if isinstance(event, dict):
+                yield event
 
 
 async def _parsed(data: bytes) -> object:

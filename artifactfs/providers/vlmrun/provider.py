@@ -331,16 +331,12 @@ class VlmRunProvider:
         return self._api.http.budget.spare()
 
     def describe(self) -> dict[str, Any]:
-        http = self._api.http
-        left = http.budget.left()
+        left = self._api.http.budget.left()
         return {
-            "service": self.service,
-            "address": http.base_url,
+            "service": self.service, "address": self._api.http.base_url, "executions_known": len(self._known),
             "lists_artifacts": self._api.lists_artifacts,
-            # JSON has no infinity.
-            "requests_left": None if math.isinf(left) else int(left),
-            "executions_known": len(self._known),
-        }
+            "requests_left": None if math.isinf(left) else int(left),  # JSON has no infinity
+        }  # fmt: skip
 
     async def aclose(self) -> None:
         await self._api.http.aclose()
