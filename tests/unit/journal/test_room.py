@@ -23,7 +23,11 @@ def staging(tmp_path: Path):
 
 def holding(staging: Staging, size: int) -> Staged:
     staged = staging.open()
-    staged.write(0, b"x" * size)
+    try:
+        staged.write(0, b"x" * size)
+    except OSError:
+        staged.close()
+        raise
     return staged
 
 
@@ -72,8 +76,10 @@ def test_room_comes_back(staging: Staging):
     staging.unlink(other)
     staging.unlink(other)
     assert staging.used_bytes == 0
-    staging.discard(staging.clone(holding(staging, 5_000)))
+    last = holding(staging, 5_000)
+    staging.discard(staging.clone(last))
     assert staging.used_bytes == 5_000
+    last.close()
 
 
 def test_what_an_earlier_mount_left_counts(staging: Staging):
