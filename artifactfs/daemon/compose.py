@@ -100,13 +100,7 @@ async def composed(
     """Wire everything for a mount; what was opened is closed in the opposite order at the end."""
     async with AsyncExitStack() as stack:
         observer = observe.Observer()
-        root = config.cache_dir(settings)
-        with contextlib.suppress(OSError):  # without a disk there is no cache, and everything else
-            private.directory(root, close=settings.cache.dir is None)
-        facts = Facts(root / "facts.db")
-        stack.callback(facts.close)
-        store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
-        stack.callback(store.close)
+        facts, store = _cache(settings, stack)
         credentials = {source.name: registry.credentials_of(source) for source in sources}
         known = {
             source.name: _connected(source, settings, facts, observer, credentials[source.name], stack)
@@ -140,6 +134,17 @@ async def composed(
         for name, held in credentials.items():
             held.renewed = partial(_try_denied_again, fs, name)
         yield Mounted(fs, observer, status, journals, credentials, poller)
+
+
+def _cache(settings: config.Config, stack: AsyncExitStack) -> tuple[Facts, BlockStore]:
+    root = config.cache_dir(settings)
+    with contextlib.suppress(OSError):  # without a disk there is no cache, and everything else
+        private.directory(root, close=settings.cache.dir is None)
+    facts = Facts(root / "facts.db")
+    stack.callback(facts.close)
+    store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
+    stack.callback(store.close)
+    return facts, store
 
 
 def _connected(

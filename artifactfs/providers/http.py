@@ -31,6 +31,7 @@ from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.limits import Budget
 from artifactfs.providers.messages import Ask, Reply, StreamReply, bare, retry_after_s
 from artifactfs.providers.one_request import ABSENT, Answer, Requester
+from artifactfs.providers.reports import Reports
 
 __all__ = ["HttpClient", "Reply", "StreamReply"]
 
@@ -93,12 +94,11 @@ class HttpClient:
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
         credentials = headers if isinstance(headers, Credentials) else Credentials(headers)
         if not all(map(messages.can_be_sent, credentials.headers.values())):
-            message = (
-                f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
-            )
-            raise errors.ConfigError(message)
+            odd = "characters that no token has (a space or a line end, perhaps)"
+            raise errors.ConfigError(f"the token of source {source!r} has {odd}")
         self._wire = Requester(source, self.gate, credentials, deadline_s, self.observer, answer_limits.max_redirects)
         self.observer.gauges[source] = self._gauges
+        self._reports = Reports(self.observer, source)
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
@@ -116,10 +116,8 @@ class HttpClient:
         self,
         path: str,
         params: Params = None,
-        *,
-        route: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
+        *, route: str | None = None, headers: Mapping[str, str] | None = None,
+    ) -> Reply:  # fmt: skip
         """GET a path below the base URL and read the answer whole, retrying as the rules allow.
 
         Returns any answer that is not a retried failure, whatever its status.
@@ -157,7 +155,7 @@ class HttpClient:
         try:
             return await self._whole(ask)
         except errors.ArtifactFSError as failure:
-            self._report(failure, ask.target)
+            self._reports.failed(failure, ask.target)
             raise
 
     @contextlib.asynccontextmanager
@@ -183,7 +181,7 @@ class HttpClient:
         answer = await self._retrying(ask, self._answered)
         async with (
             self._wire.reading(answer) as chunks,
-            contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
+            contextlib.aclosing(self._reports.passed_on(chunks, answer.url)) as reported,
             contextlib.aclosing(_refusal(reported, self._wire.credentials)) as refusal,
         ):
             if answer.response.status < REFUSED:
@@ -192,7 +190,7 @@ class HttpClient:
                 told = _told(answer, b"", self._wire.credentials)
                 yield StreamReply(told.status, told.headers, told.url, refusal)
         # Not when it begins: one that breaks in its middle is no success.
-        self._note_success(answer)
+        self._reports.received(answer)
 
     @contextlib.asynccontextmanager
     async def listen(self, path: str, *, silent_s: float) -> AsyncIterator[StreamReply]:
@@ -236,7 +234,7 @@ class HttpClient:
                 tried > 1 or self._wire.reach.is_resting(self.gate.home)
             )
             if gone or tried == MAX_TRIES or trio.current_time() + pause_s > ask.end:
-                self._report(failure, ask.target)
+                self._reports.failed(failure, ask.target)
                 raise failure
             log.info("%s: %s; trying again in %.1f s", self.source, failure, pause_s)
             await trio.sleep(pause_s)
@@ -282,7 +280,7 @@ class HttpClient:
             # Each byte came in time, but all of them would not: a server that drips must not hold a reader.
             message = f"the answer was not complete after {self.deadline_s:.0f} s"
             raise self._wire.error(errors.TimedOut, message, answer.url)
-        self._note_success(answer)
+        self._reports.received(answer)
         return _told(answer, bytes(body), self._wire.credentials, self.answer_limits)
 
     async def _answered(self, ask: Ask) -> Answer:
@@ -306,22 +304,6 @@ class HttpClient:
             self._wire.reach.hush(ask.wait_s)
         message = "the service asked for fewer requests (429)"
         raise errors.RateLimited(message, retry_after_s=ask.wait_s, status=status, **facts)
-
-    async def _reported(self, chunks: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
-        """Pass pieces on; a failure is noted here, as nobody tries again."""
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except errors.ArtifactFSError as failure:
-            self._report(failure, url)
-            raise
-
-    def _note_success(self, answer: Answer) -> None:
-        if 200 <= answer.response.status < 300:  # noqa: PLR2004 - the range of success
-            self.observer.succeeded(self.source)
-
-    def _report(self, error: errors.ArtifactFSError, url: str) -> None:
-        self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)
 
 
 def _told(answer: Answer, body: bytes, credentials: Credentials, bounds: AnswerLimits = ANSWERS) -> Reply:

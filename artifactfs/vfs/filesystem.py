@@ -62,7 +62,7 @@ class FileSystem:
             lambda ino: self.size_settled(ino),  # noqa: PLW0108 - it is set later
             policy or Policy(),
         )  # fmt: skip
-        self.writer.context.path_of = self.path_of
+        self.writer.context.path_of = self.inodes.path_of
         announcer = self.announcer = self.directories.listings.announcer
         announcer.inodes, announcer.is_covered = self.inodes, self.writer.is_covered
         announcer.is_known = lambda node: node.identity in self.writer.overlay.saved
@@ -379,15 +379,6 @@ class FileSystem:
             return edit.staged.size
         size: Size = node.size
         return size.value if isinstance(size, Exact | Hint) else 0
-
-    def path_of(self, node: Node) -> str:
-        """Return a node's path below the mount point, as far as its parents are known."""
-        parts: list[str] = []
-        at: Node | None = node
-        while at is not None and at.ino != ROOT:
-            parts.append(at.name)
-            at = self.inodes.get(at.parent)
-        return "/".join(reversed(parts))
 
     async def walk(self, path: str) -> Node:
         """Return the node at a path below the mount point."""
