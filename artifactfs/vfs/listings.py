@@ -45,6 +45,8 @@ GRACE_S = 0.3
 SLOW_S = 3.0
 # Listings of one slow source that are renewed behind at once; the others are when somebody looks again.
 RENEWALS = 4
+# How often a listing is asked for that this mount changes again and again; publishing takes pauses of a second.
+TRIES = 3
 # A page that never says it is the last would never end; 10,000 pages of 100 are a million artifacts.
 MAX_PAGES = 10_000
 
@@ -198,10 +200,9 @@ class Listings:
 
     async def _refresh(self, node: Node, place: Listed, *, behind: bool = False) -> Known:
         old, began = self._known.peek(place.ref), trio.current_time()
-        changes = self.own.changes[place.ref]
         self._renewing[node.source] += 1
         try:
-            entries, fresh = await self._fetch(node, place)
+            entries, fresh, is_whole = await self._fetch_all(node, place, tries=1 if behind else TRIES)
         except errors.ArtifactFSError as error:
             return self._failed(node, place, old, error, behind=behind)
         finally:
@@ -212,11 +213,11 @@ class Listings:
             self._slow_until.pop(node.source, None)
         if old is not None:
             fresh.looked_at = old.looked_at if behind else fresh.looked_at
-        if changes != self.own.changes[place.ref]:
-            if behind and old is not None and old.may_be_shown():
+        if not is_whole:
+            if old is not None and old.may_be_shown():
                 old.failure = None
-                return old  # it has the change, and nobody has asked for more
-            fresh.fetched_at = -math.inf  # asked for before a change that may not be in it
+                return old  # it has the changes
+            fresh.fetched_at = -math.inf
         self._known.put(place.ref, fresh)
         self.shelve(place, fresh.levels)
         if old is not None:
@@ -260,6 +261,18 @@ class Listings:
             kept = KeptListing(entries, time.time(), fresh.ttl_s, fresh.complete, fresh.note)
             metadata.keep_listing(source.fingerprint, place.ref, kept)
             await metadata.room()
+
+    async def _fetch_all(self, node: Node, place: Listed, *, tries: int) -> tuple[list[Entry], Known, bool]:
+        """Return a listing, asked for again if this mount has changed it meanwhile; whether all its changes are in it.
+
+        What was asked for before a change shows what was removed, and what was saved as it was.
+        """
+        for _ in range(tries):
+            changes = self.own.changes[place.ref]
+            entries, fresh = await self._fetch(node, place)
+            if is_whole := changes == self.own.changes[place.ref]:
+                break
+        return entries, fresh, is_whole
 
     async def _fetch(self, node: Node, place: Listed) -> tuple[list[Entry], Known]:
         source = self.sources[node.source]

@@ -11,6 +11,9 @@ import trio.testing
 from artifactfs.journal.drafts import Staged
 from artifactfs.journal.records import Record
 from artifactfs.journal.staging import Staging
+from artifactfs.model.entry import DirRef, Listing
+from artifactfs.providers.local.provider import LocalProvider
+from artifactfs.tree.nodes import Listed
 from tests.vfs.world import BOTH, EMPTY, World
 
 
@@ -108,3 +111,48 @@ async def test_a_listing_beside_a_writer_shows_the_size_that_is(grown: World, pa
     assert (grown.fs.shown_size(shown), grown.fs.shown_size(await grown.look(path))) == (10, 10)
     await grown.fs.release(opened)
     await grown.close(handle)
+
+
+@pytest.mark.parametrize("how", ["remove", "save", "make"])
+async def test_a_listing_from_before_a_change_is_not_shown_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+):
+    """Asked for before, answered after our change is at the service and nothing here stands over it any more."""
+    await world.put("w/f", b"old")
+    await world.put("w/other", b"other")
+    await world.elapse(5)
+    if how == "remove":
+        await world.unlink("w/f")
+    else:
+        await world.put("w/f" if how == "save" else "w/new", b"new")
+    place = (await world.look("w")).directory
+    assert isinstance(place, Listed)
+    world.fs.directories.listings.own.forget(place.ref)  # who looks now has to wait for it
+    held, go, real = trio.Event(), trio.Event(), LocalProvider.list
+
+    async def slow(provider: LocalProvider, ref: DirRef, cursor: str | None) -> Listing:
+        listing = await real(provider, ref, cursor)
+        if ref.args and not held.is_set():
+            held.set()
+            await go.wait()
+        return listing
+
+    monkeypatch.setattr(LocalProvider, "list", slow)
+    shown: list[object] = []
+
+    async def look() -> None:
+        shown.append(await world.tree("w"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        with trio.fail_after(3600):
+            await held.wait()
+        await pass_time(world)
+        assert world.publisher.calls[-1] == {"remove": "remove", "save": "save_file", "make": "create_file"}[how]
+        go.set()
+    expected = {"f": b"old", "other": b"other"}
+    expected.update({"save": {"f": b"new"}, "make": {"new": b"new"}, "remove": {}}[how])
+    if how == "remove":
+        del expected["f"]
+    assert shown == [expected]
+    assert await world.tree("w") == expected
