@@ -253,11 +253,8 @@ class Pool:
         head = words(parser, there, request)
         if request.lasting_s is not None:
             # Of its own, and never used again: it would keep a slot from others for as long as the mount lives.
-            answer = await self._ask(
-                await self._connect((there.origin, request.allowed), request), head, parser, request
-            )
-            answer.is_lasting, answer.read_s = True, request.lasting_s
-            return answer
+            connection = await self._connect((there.origin, request.allowed), request)
+            return await self._ask(connection, head, parser, request)
         with trio.move_on_after(request.slot_s) as waiting:
             await self.slots.take(limits.lane.get())
         if waiting.cancelled_caught:
@@ -288,7 +285,7 @@ class Pool:
             with trio.move_on_after(1, shield=True):
                 await connection.close()
             raise
-        answer.read_s = request.read_s
+        answer.is_lasting, answer.read_s = request.lasting_s is not None, request.lasting_s or request.read_s
         return answer
 
     # -- connections -----------------------------------------------------------------------------------------

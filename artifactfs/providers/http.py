@@ -19,6 +19,7 @@ import logging
 import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -91,23 +92,12 @@ class HttpClient:
         self.deadline_s = deadline_s
         self.answer_limits = answer_limits
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
-        credentials = headers if isinstance(headers, Credentials) else Credentials(headers)
-        if not all(map(messages.can_be_sent, credentials.headers.values())):
-            message = (
-                f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
-            )
-            raise errors.ConfigError(message)
-        self._wire = Requester(source, self.gate, credentials, deadline_s, self.observer, answer_limits.max_redirects)
-        self.observer.gauges[source] = self._gauges
+        held = _that_can_be_sent(source, headers if isinstance(headers, Credentials) else Credentials(headers))
+        self._wire = Requester(source, self.gate, held, deadline_s, self.observer, answer_limits.max_redirects)
+        self.observer.gauges[source] = partial(_gauges, self._wire, self.budget)
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
-
-    def _gauges(self) -> Mapping[str, float]:
-        """Return the state of connections, circuit breaker and budget now; what has no limit is left out."""
-        left = self.budget.left()
-        budget = {} if math.isinf(left) else {"budget_left": left}
-        return {**self._wire.sender.gauges(), **self._wire.reach.gauges(), **budget}
 
     async def aclose(self) -> None:
         await self._wire.sender.aclose()
@@ -231,10 +221,9 @@ class HttpClient:
                 return await attempt(ask)
             except (errors.Unavailable, errors.Unreachable, errors.TimedOut) as error:
                 failure = error
-            pause_s = self._pause_s(tried, ask.wait_s)
-            gone = isinstance(failure, errors.Unreachable) and (
-                tried > 1 or self._wire.reach.is_resting(self.gate.home)
-            )
+            pause_s = _pause_s(tried, ask.wait_s)
+            is_hopeless = tried > 1 or self._wire.reach.is_resting(self.gate.home)
+            gone = isinstance(failure, errors.Unreachable) and is_hopeless
             if gone or tried == MAX_TRIES or trio.current_time() + pause_s > ask.end:
                 self._report(failure, ask.target)
                 raise failure
@@ -251,8 +240,7 @@ class HttpClient:
         """
         if self._wire.reach.is_resting(targets.origin(ask.target)):
             raise self._wire.error(errors.Unreachable, ABSENT, ask.target)
-        quiet_s = self._wire.reach.quiet_s()
-        left_s = ask.end - trio.current_time()
+        quiet_s, left_s = self._wire.reach.quiet_s(), ask.end - trio.current_time()
         if quiet_s > left_s:
             message = f"the service asked for fewer requests; the next one may be sent in {quiet_s:.0f} s"
             raise errors.RateLimited(
@@ -261,11 +249,6 @@ class HttpClient:
         await trio.sleep(quiet_s)
         await self.budget.take(limits.lane.get(), left_s - quiet_s)
         self.observer.sent(self.source, f"{ask.method} {ask.route}")
-
-    @staticmethod
-    def _pause_s(attempt: int, wait_s: float | None) -> float:
-        jitter = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0**attempt))  # noqa: S311 - no secret
-        return jitter if wait_s is None else wait_s + jitter / 4
 
     async def _whole(self, ask: Ask) -> Reply:
         """Send a request and read its answer to the end."""
@@ -322,6 +305,25 @@ class HttpClient:
 
     def _report(self, error: errors.ArtifactFSError, url: str) -> None:
         self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)
+
+
+def _that_can_be_sent(source: str, credentials: Credentials) -> Credentials:
+    if not all(map(messages.can_be_sent, credentials.headers.values())):
+        message = f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
+        raise errors.ConfigError(message)
+    return credentials
+
+
+def _gauges(wire: Requester, budget: Budget) -> Mapping[str, float]:
+    """Return the state of connections, circuit breaker and budget now; what has no limit is left out."""
+    left = budget.left()
+    limited = {} if math.isinf(left) else {"budget_left": left}
+    return {**wire.sender.gauges(), **wire.reach.gauges(), **limited}
+
+
+def _pause_s(attempt: int, wait_s: float | None) -> float:
+    jitter = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0**attempt))  # noqa: S311 - no secret
+    return jitter if wait_s is None else wait_s + jitter / 4
 
 
 def _told(answer: Answer, body: bytes, credentials: Credentials, bounds: AnswerLimits = ANSWERS) -> Reply:

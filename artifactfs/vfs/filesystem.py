@@ -26,7 +26,7 @@ from artifactfs.vfs.pointers import Pointers
 from artifactfs.vfs.prefetch import Prefetch
 from artifactfs.vfs.removing import Remover
 from artifactfs.vfs.renaming import Renamer
-from artifactfs.vfs.sources import Source, source_node
+from artifactfs.vfs.sources import Source, root_node
 from artifactfs.vfs.writeback import Policy
 from artifactfs.vfs.writing import Writer
 
@@ -55,7 +55,7 @@ class FileSystem:
         self.control = control
         self.directories = Directories(sources, content, control.level, show_ids=show_ids)
         self.handles = HandleTable()
-        self.inodes = InodeTable(self._make_root(single=single))
+        self.inodes = InodeTable(root_node(sources, single=single))
         self.size_settled: Callable[[int], None] = lambda _ino: None
         self.writer = Writer(
             sources, self.directories, content, homes, lambda node: self.inodes.get(node.parent),
@@ -72,14 +72,6 @@ class FileSystem:
         self.pointers = Pointers(content, self.handles)
         self.writer.context.pointer_saved = self.pointers.saved
         self.prefetch = Prefetch(self.directories, content)
-
-    def _make_root(self, *, single: bool) -> Node:
-        if single:
-            root = source_node(next(iter(self.sources.values())), "")
-            root.ino = ROOT
-            return root
-        oldest = min((source.first_seen_ns for source in self.sources.values()), default=0)
-        return Node(ROOT, ("mount",), Kind.DIRECTORY, "", directory=MountRoot(), mtime_ns=oldest)
 
     # -- names -----------------------------------------------------------------------------------------------
 
