@@ -100,11 +100,7 @@ async def composed(
     """Wire everything for a mount; what was opened is closed in the opposite order at the end."""
     async with AsyncExitStack() as stack:
         observer = observe.Observer()
-        root = _cache_directory(settings)
-        facts = Facts(root / "facts.db")
-        stack.callback(facts.close)
-        store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
-        stack.callback(store.close)
+        facts, store = _cache(settings, stack)
         credentials = {source.name: registry.credentials_of(source) for source in sources}
         known = {
             source.name: _connected(source, settings, facts, observer, credentials[source.name], stack)
@@ -129,7 +125,10 @@ async def composed(
             ControlFiles(status.snapshot, status.metrics_text), show_ids=settings.mount.show_ids, single=at_root,
             policy=Policy(settings.mount.publish_delay, settings.mount.write_through),
         )  # fmt: skip
-        poller = _poller(known, fs, observer, settings.mount.poll_interval)
+        poller = Poller(
+            known, fs.directories.listings, settings.mount.poll_interval,
+            lambda name: observer.counters(name).last_success or 0.0,
+        )  # fmt: skip
         status.fs, status.poller = fs, poller
         await stack.enter_async_context(_saving(fs, observer, journals, nursery))
         for name, held in credentials.items():
@@ -137,19 +136,15 @@ async def composed(
         yield Mounted(fs, observer, status, journals, credentials, poller)
 
 
-def _cache_directory(settings: config.Config) -> Path:
-    """Return where the cache is, which is there now, unless there is no disk for it."""
+def _cache(settings: config.Config, stack: AsyncExitStack) -> tuple[Facts, BlockStore]:
     root = config.cache_dir(settings)
     with contextlib.suppress(OSError):  # without a disk there is no cache, and everything else
         private.directory(root, close=settings.cache.dir is None)
-    return root
-
-
-def _poller(known: Mapping[str, Source], fs: FileSystem, observer: observe.Observer, interval_s: float) -> Poller:
-    """Return who looks for what others have changed."""
-    return Poller(
-        known, fs.directories.listings, interval_s, lambda name: observer.counters(name).last_success or 0.0
-    )  # fmt: skip
+    facts = Facts(root / "facts.db")
+    stack.callback(facts.close)
+    store = BlockStore(root, settings.cache.max_size, settings.cache.min_free)
+    stack.callback(store.close)
+    return facts, store
 
 
 def _connected(

@@ -37,7 +37,7 @@ class Subjects:
         if isinstance(error, ORDINARY) and error.status is None:
             return
         node = self._concerned(operation, subject)
-        path = f"/{self._fs.path_of(node)}" if node is not None else ""
+        path = f"/{self._fs.inodes.path_of(node)}" if node is not None else ""
         source = (node.source if node is not None else "") or error.provider
         self._observer.noticed(
             source, path, f"{operation}: {error}", status=error.status, request_id=error.request_id
@@ -48,7 +48,7 @@ class Subjects:
         found: dict[str, object] = {"fh": args[0]} if operation in ON_HANDLE else {}
         node = self._concerned(operation, args[0])
         if node is not None:
-            path = self._fs.path_of(node).strip("/")
+            path = self._fs.inodes.path_of(node).strip("/")
             if operation in ON_ENTRY:
                 path = f"{path}/{args[1].decode('utf-8', 'surrogateescape')}".lstrip("/")
             found.update(ino=node.ino, path=f"/{path}")

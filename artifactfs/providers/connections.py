@@ -44,7 +44,7 @@ MAX_HEAD = 64 * 1024
 MAX_INFORMATIONAL = 16
 # One receive: what the kernel's buffer holds after a few milliseconds at 100 MB/s.
 BODY_BYTES = 256 * 1024
-# Keeping connections warm is worth 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
+# Warm connections save 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
 KEEPALIVE_S = 300.0
 # More than so many idle connections to one origin are closed after a pause: eight carry one reader's ranges.
 WARM = 8
@@ -253,8 +253,11 @@ class Pool:
         head = words(parser, there, request)
         if request.lasting_s is not None:
             # Of its own, and never used again: it would keep a slot from others for as long as the mount lives.
-            connection = await self._connect((there.origin, request.allowed), request)
-            return await self._ask(connection, head, parser, request)
+            answer = await self._ask(
+                await self._connect((there.origin, request.allowed), request), head, parser, request
+            )
+            answer.is_lasting, answer.read_s = True, request.lasting_s
+            return answer
         with trio.move_on_after(request.slot_s) as waiting:
             await self.slots.take(limits.lane.get())
         if waiting.cancelled_caught:
@@ -285,7 +288,7 @@ class Pool:
             with trio.move_on_after(1, shield=True):
                 await connection.close()
             raise
-        answer.is_lasting, answer.read_s = request.lasting_s is not None, request.lasting_s or request.read_s
+        answer.read_s = request.read_s
         return answer
 
     # -- connections -----------------------------------------------------------------------------------------
@@ -371,10 +374,8 @@ async def _secured(tcp: trio.SocketStream, context: ssl.SSLContext | None, host:
 
 def _make_context() -> ssl.SSLContext:
     """Trust whom httpx trusts: certifi's list, or what the usual variables name."""
-    context = ssl.create_default_context(
-        cafile=os.environ.get("SSL_CERT_FILE") or (None if os.environ.get("SSL_CERT_DIR") else certifi.where()),
-        capath=os.environ.get("SSL_CERT_DIR") or None,
-    )
+    file, directory = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR") or None
+    context = ssl.create_default_context(cafile=file or (None if directory else certifi.where()), capath=directory)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -392,9 +393,7 @@ async def _undone(raw: AsyncGenerator[bytes, None], encoding: str) -> AsyncGener
 
 
 def _why(error: BaseException) -> str:
-    """Return the words of what is at the bottom of a failure."""
-    while error.__cause__ is not None and not str(error):
-        error = error.__cause__
-    if isinstance(error, trio.BrokenResourceError) and error.__cause__ is not None:
+    """Return the words at the bottom of a failure."""
+    while error.__cause__ is not None and (not str(error) or isinstance(error, trio.BrokenResourceError)):
         error = error.__cause__
     return str(error) or type(error).__name__

@@ -19,7 +19,6 @@ import logging
 import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -32,6 +31,7 @@ from artifactfs.providers.credentials import Credentials
 from artifactfs.providers.limits import Budget
 from artifactfs.providers.messages import Ask, Reply, StreamReply, bare, retry_after_s
 from artifactfs.providers.one_request import ABSENT, Answer, Requester
+from artifactfs.providers.reports import Reports
 
 __all__ = ["HttpClient", "Reply", "StreamReply"]
 
@@ -92,12 +92,22 @@ class HttpClient:
         self.deadline_s = deadline_s
         self.answer_limits = answer_limits
         self.gate = targets.Gate(self.base_url, allow_private=allow_private)
-        held = _that_can_be_sent(source, headers if isinstance(headers, Credentials) else Credentials(headers))
-        self._wire = Requester(source, self.gate, held, deadline_s, self.observer, answer_limits.max_redirects)
-        self.observer.gauges[source] = partial(_gauges, self._wire, self.budget)
+        credentials = headers if isinstance(headers, Credentials) else Credentials(headers)
+        if not all(map(messages.can_be_sent, credentials.headers.values())):
+            odd = "characters that no token has (a space or a line end, perhaps)"
+            raise errors.ConfigError(f"the token of source {source!r} has {odd}")
+        self._wire = Requester(source, self.gate, credentials, deadline_s, self.observer, answer_limits.max_redirects)
+        self.observer.gauges[source] = self._gauges
+        self._reports = Reports(self.observer, source)
 
     def __repr__(self) -> str:
         return f"<HttpClient {self.source} {bare(self.base_url)} {self.budget!r}>"
+
+    def _gauges(self) -> Mapping[str, float]:
+        """Return the state of connections, circuit breaker and budget now; what has no limit is left out."""
+        left = self.budget.left()
+        budget = {} if math.isinf(left) else {"budget_left": left}
+        return {**self._wire.sender.gauges(), **self._wire.reach.gauges(), **budget}
 
     async def aclose(self) -> None:
         await self._wire.sender.aclose()
@@ -106,10 +116,8 @@ class HttpClient:
         self,
         path: str,
         params: Params = None,
-        *,
-        route: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
+        *, route: str | None = None, headers: Mapping[str, str] | None = None,
+    ) -> Reply:  # fmt: skip
         """GET a path below the base URL and read the answer whole, retrying as the rules allow.
 
         Returns any answer that is not a retried failure, whatever its status.
@@ -147,7 +155,7 @@ class HttpClient:
         try:
             return await self._whole(ask)
         except errors.ArtifactFSError as failure:
-            self._report(failure, ask.target)
+            self._reports.failed(failure, ask.target)
             raise
 
     @contextlib.asynccontextmanager
@@ -173,7 +181,7 @@ class HttpClient:
         answer = await self._retrying(ask, self._answered)
         async with (
             self._wire.reading(answer) as chunks,
-            contextlib.aclosing(self._reported(chunks, answer.url)) as reported,
+            contextlib.aclosing(self._reports.passed_on(chunks, answer.url)) as reported,
             contextlib.aclosing(_refusal(reported, self._wire.credentials)) as refusal,
         ):
             if answer.response.status < REFUSED:
@@ -182,7 +190,7 @@ class HttpClient:
                 told = _told(answer, b"", self._wire.credentials)
                 yield StreamReply(told.status, told.headers, told.url, refusal)
         # Not when it begins: one that breaks in its middle is no success.
-        self._note_success(answer)
+        self._reports.received(answer)
 
     @contextlib.asynccontextmanager
     async def listen(self, path: str, *, silent_s: float) -> AsyncIterator[StreamReply]:
@@ -221,11 +229,12 @@ class HttpClient:
                 return await attempt(ask)
             except (errors.Unavailable, errors.Unreachable, errors.TimedOut) as error:
                 failure = error
-            pause_s = _pause_s(tried, ask.wait_s)
-            is_hopeless = tried > 1 or self._wire.reach.is_resting(self.gate.home)
-            gone = isinstance(failure, errors.Unreachable) and is_hopeless
+            pause_s = self._pause_s(tried, ask.wait_s)
+            gone = isinstance(failure, errors.Unreachable) and (
+                tried > 1 or self._wire.reach.is_resting(self.gate.home)
+            )
             if gone or tried == MAX_TRIES or trio.current_time() + pause_s > ask.end:
-                self._report(failure, ask.target)
+                self._reports.failed(failure, ask.target)
                 raise failure
             log.info("%s: %s; trying again in %.1f s", self.source, failure, pause_s)
             await trio.sleep(pause_s)
@@ -240,7 +249,8 @@ class HttpClient:
         """
         if self._wire.reach.is_resting(targets.origin(ask.target)):
             raise self._wire.error(errors.Unreachable, ABSENT, ask.target)
-        quiet_s, left_s = self._wire.reach.quiet_s(), ask.end - trio.current_time()
+        quiet_s = self._wire.reach.quiet_s()
+        left_s = ask.end - trio.current_time()
         if quiet_s > left_s:
             message = f"the service asked for fewer requests; the next one may be sent in {quiet_s:.0f} s"
             raise errors.RateLimited(
@@ -249,6 +259,11 @@ class HttpClient:
         await trio.sleep(quiet_s)
         await self.budget.take(limits.lane.get(), left_s - quiet_s)
         self.observer.sent(self.source, f"{ask.method} {ask.route}")
+
+    @staticmethod
+    def _pause_s(attempt: int, wait_s: float | None) -> float:
+        jitter = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0**attempt))  # noqa: S311 - no secret
+        return jitter if wait_s is None else wait_s + jitter / 4
 
     async def _whole(self, ask: Ask) -> Reply:
         """Send a request and read its answer to the end."""
@@ -265,7 +280,7 @@ class HttpClient:
             # Each byte came in time, but all of them would not: a server that drips must not hold a reader.
             message = f"the answer was not complete after {self.deadline_s:.0f} s"
             raise self._wire.error(errors.TimedOut, message, answer.url)
-        self._note_success(answer)
+        self._reports.received(answer)
         return _told(answer, bytes(body), self._wire.credentials, self.answer_limits)
 
     async def _answered(self, ask: Ask) -> Answer:
@@ -289,41 +304,6 @@ class HttpClient:
             self._wire.reach.hush(ask.wait_s)
         message = "the service asked for fewer requests (429)"
         raise errors.RateLimited(message, retry_after_s=ask.wait_s, status=status, **facts)
-
-    async def _reported(self, chunks: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
-        """Pass pieces on; a failure is noted here, as nobody tries again."""
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except errors.ArtifactFSError as failure:
-            self._report(failure, url)
-            raise
-
-    def _note_success(self, answer: Answer) -> None:
-        if 200 <= answer.response.status < 300:  # noqa: PLR2004 - the range of success
-            self.observer.succeeded(self.source)
-
-    def _report(self, error: errors.ArtifactFSError, url: str) -> None:
-        self.observer.failed(self.source, bare(url), str(error), status=error.status, request_id=error.request_id)
-
-
-def _that_can_be_sent(source: str, credentials: Credentials) -> Credentials:
-    if not all(map(messages.can_be_sent, credentials.headers.values())):
-        message = f"the token of source {source!r} has characters that no token has (a space or a line end, perhaps)"
-        raise errors.ConfigError(message)
-    return credentials
-
-
-def _gauges(wire: Requester, budget: Budget) -> Mapping[str, float]:
-    """Return the state of connections, circuit breaker and budget now; what has no limit is left out."""
-    left = budget.left()
-    limited = {} if math.isinf(left) else {"budget_left": left}
-    return {**wire.sender.gauges(), **wire.reach.gauges(), **limited}
-
-
-def _pause_s(attempt: int, wait_s: float | None) -> float:
-    jitter = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0**attempt))  # noqa: S311 - no secret
-    return jitter if wait_s is None else wait_s + jitter / 4
 
 
 def _told(answer: Answer, body: bytes, credentials: Credentials, bounds: AnswerLimits = ANSWERS) -> Reply:

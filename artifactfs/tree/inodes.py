@@ -61,6 +61,15 @@ class InodeTable:
             known.apply_refresh(node)
         return known
 
+    def path_of(self, node: Node) -> str:
+        """Return a node's path below the root, as far as the directories above it are in the table."""
+        parts: list[str] = []
+        at: Node | None = node
+        while at is not None and at.ino != ROOT:
+            parts.append(at.name)
+            at = self._nodes.get(at.parent)
+        return "/".join(reversed(parts))
+
     def apply_lookup(self, node: Node) -> None:
         """Count one accepted reply that named this node.
 

@@ -26,7 +26,7 @@ from artifactfs.vfs.pointers import Pointers
 from artifactfs.vfs.prefetch import Prefetch
 from artifactfs.vfs.removing import Remover
 from artifactfs.vfs.renaming import Renamer
-from artifactfs.vfs.sources import Source, root_node
+from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writeback import Policy
 from artifactfs.vfs.writing import Writer
 
@@ -55,14 +55,14 @@ class FileSystem:
         self.control = control
         self.directories = Directories(sources, content, control.level, show_ids=show_ids)
         self.handles = HandleTable()
-        self.inodes = InodeTable(root_node(sources, single=single))
+        self.inodes = InodeTable(self._make_root(single=single))
         self.size_settled: Callable[[int], None] = lambda _ino: None
         self.writer = Writer(
             sources, self.directories, content, homes, lambda node: self.inodes.get(node.parent),
             lambda ino: self.size_settled(ino),  # noqa: PLW0108 - it is set later
             policy or Policy(),
         )  # fmt: skip
-        self.writer.context.path_of = self.path_of
+        self.writer.context.path_of = self.inodes.path_of
         announcer = self.announcer = self.directories.listings.announcer
         announcer.inodes, announcer.is_covered = self.inodes, self.writer.is_covered
         announcer.is_known = lambda node: node.identity in self.writer.overlay.saved
@@ -72,6 +72,14 @@ class FileSystem:
         self.pointers = Pointers(content, self.handles)
         self.writer.context.pointer_saved = self.pointers.saved
         self.prefetch = Prefetch(self.directories, content)
+
+    def _make_root(self, *, single: bool) -> Node:
+        if single:
+            root = source_node(next(iter(self.sources.values())), "")
+            root.ino = ROOT
+            return root
+        oldest = min((source.first_seen_ns for source in self.sources.values()), default=0)
+        return Node(ROOT, ("mount",), Kind.DIRECTORY, "", directory=MountRoot(), mtime_ns=oldest)
 
     # -- names -----------------------------------------------------------------------------------------------
 
@@ -371,15 +379,6 @@ class FileSystem:
             return edit.staged.size
         size: Size = node.size
         return size.value if isinstance(size, Exact | Hint) else 0
-
-    def path_of(self, node: Node) -> str:
-        """Return a node's path below the mount point, as far as its parents are known."""
-        parts: list[str] = []
-        at: Node | None = node
-        while at is not None and at.ino != ROOT:
-            parts.append(at.name)
-            at = self.inodes.get(at.parent)
-        return "/".join(reversed(parts))
 
     async def walk(self, path: str) -> Node:
         """Return the node at a path below the mount point."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from artifactfs.model.entry import DirRef
 from artifactfs.providers.base import Provider
-from artifactfs.tree.inodes import ROOT, number
+from artifactfs.tree.inodes import number
 from artifactfs.tree.layout import directory_identity
-from artifactfs.tree.nodes import Kind, Listed, MountRoot, Node
+from artifactfs.tree.nodes import Kind, Listed, Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,3 @@ def source_node(source: Source, name: str) -> Node:
         directory=Listed(source.top, (), folder.role, folder.accepts),
         mtime_ns=folder.mtime_ns or source.first_seen_ns, source=source.name,
     )  # fmt: skip
-
-
-def root_node(sources: Mapping[str, Source], *, single: bool) -> Node:
-    """Return the top of a mount: that of its one source, or the directory of several."""
-    if single:
-        root = source_node(next(iter(sources.values())), "")
-        root.ino = ROOT
-        return root
-    oldest = min((source.first_seen_ns for source in sources.values()), default=0)
-    return Node(ROOT, ("mount",), Kind.DIRECTORY, "", directory=MountRoot(), mtime_ns=oldest)

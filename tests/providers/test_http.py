@@ -195,11 +195,11 @@ async def test_retries_end_with_the_deadline() -> None:
 def test_pauses_grow_and_differ() -> None:
     """Full jitter: anything from nothing to the cap, so that clients do not come back in step."""
     for attempt in range(1, 10):
-        pauses = {transport._pause_s(attempt, None) for _ in range(50)}
+        pauses = {HttpClient._pause_s(attempt, None) for _ in range(50)}
         top = min(transport.BACKOFF_CAP_S, transport.BACKOFF_FIRST_S * 2**attempt)
         assert len(pauses) > 10
         assert all(0 <= pause <= top for pause in pauses)
-    assert all(5 <= transport._pause_s(3, 5.0) <= 7 for _ in range(50))
+    assert all(5 <= HttpClient._pause_s(3, 5.0) <= 7 for _ in range(50))
 
 
 async def test_the_budget_is_kept() -> None:
