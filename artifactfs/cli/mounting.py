@@ -178,10 +178,12 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         message = f"artifactfs is not mounted at {mountpoint}"
         raise errors.ConfigError(message)
     pid = client.pid_of(mountpoint)
+    if pid is not None and client.was_killed(pid):
+        connection.sever(mountpoint)  # a thread of it may be left that waits for who waits for it (``_is_dying``)
     problem = _try_unmount(mountpoint, lazy=lazy)
     if "busy" in problem:
         problem = _unmount_busy(mountpoint)
-    if problem:
+    if problem and mountpoint in client.our_mounts():
         hint = f"{_users(mountpoint)}; close what uses it, or `umount --lazy`" if "busy" in problem else ""
         message = f"{mountpoint} could not be unmounted: {problem}{hint}"
         raise errors.ConfigError(message)
