@@ -200,3 +200,25 @@ async def test_what_needs_no_waiting_is_answered_at_once() -> None:
         await handlers.getattr(1, raising(errors.NotFound()))
     assert caught.value.errno == errno.ENOENT
     assert [operation for operation, _, _ in handlers.kept] == ["getattr", "getattr"]
+
+
+async def test_every_answer_is_counted_once_by_what_it_was(autojump_clock: MockClock) -> None:
+    """Values, errors, the deadline, and the callers that were told to end; each has its time."""
+    handlers = Handlers(timeout_s=30)
+
+    async def told_to_end() -> None:
+        (scope,) = handlers.running
+        handlers.running[scope] = None
+        scope.cancel()
+        await trio.sleep_forever()
+
+    assert await handlers.getattr(0, None) == "quick"
+    assert await number_of(handlers, trio.sleep_forever) == errno.ETIMEDOUT
+    assert await number_of(handlers, told_to_end) == errno.EINTR
+    assert await number_of(handlers, raising(pyfuse3.FUSEError(errno.ENODATA))) == errno.ENODATA
+    assert await number_of(handlers, raising(errors.NotFound("x"))) == errno.ENOENT
+    assert handlers.timings.errors == {
+        ("lookup", name): 1 for name in ("ETIMEDOUT", "EINTR", "ENODATA", "ENOENT")
+    }  # fmt: skip
+    counted = {name: sum(histogram.counts) for name, histogram in handlers.timings.operations.items()}
+    assert counted == {"getattr": 1, "lookup": 4}
