@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,13 @@ FSNAME = "artifactfs"
 MAX_TASKS = 500
 # Requests that have been given up are answered within milliseconds.
 END_S = 2.0
+# What pyfuse3 says of an answer to a program that was killed while it waited; the kernel says ENOENT.
+GONE = re.compile(r"fuse_\w+\(\): fuse_reply_\* failed with No such file or directory")
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    """Tell whether a record of pyfuse3 is news: that nobody takes an answer any more is not, its program was killed."""
+    return not (record.levelno >= logging.ERROR and GONE.fullmatch(record.getMessage()))
 
 
 def make_operations(
@@ -53,6 +61,8 @@ async def session(operations: Operations, mountpoint: Path, extra_options: Colle
     announcer = operations.fs.announcer
     announcer.changed = notify.entry_changed
     operations.fs.directories.trees.spoiled = notify.pages_spoiled
+    for name in ("pyfuse3", "pyfuse3._pyfuse3"):
+        logging.getLogger(name).addFilter(_matters)
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
