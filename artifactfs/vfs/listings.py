@@ -202,7 +202,7 @@ class Listings:
         old, began = self._known.peek(place.ref), trio.current_time()
         self._renewing[node.source] += 1
         try:
-            entries, fresh, is_whole = await self._fetch_all(node, place, tries=1 if behind else TRIES)
+            entries, fresh, is_whole = await _fetch_all(self, node, place, tries=1 if behind else TRIES)
         except errors.ArtifactFSError as error:
             return self._failed(node, place, old, error, behind=behind)
         finally:
@@ -262,19 +262,8 @@ class Listings:
             metadata.keep_listing(source.fingerprint, place.ref, kept)
             await metadata.room()
 
-    async def _fetch_all(self, node: Node, place: Listed, *, tries: int) -> tuple[list[Entry], Known, bool]:
-        """Return a listing, asked for again if this mount has changed it meanwhile; whether all its changes are in it.
-
-        What was asked for before a change shows what was removed, and what was saved as it was.
-        """
-        for _ in range(tries):
-            changes = self.own.changes[place.ref]
-            entries, fresh = await self._fetch(node, place)
-            if is_whole := changes == self.own.changes[place.ref]:
-                break
-        return entries, fresh, is_whole
-
-    async def _fetch(self, node: Node, place: Listed) -> tuple[list[Entry], Known]:
+    async def fetch(self, node: Node, place: Listed) -> tuple[list[Entry], Known]:
+        """Ask for all pages of a listing; nothing is kept of it."""
         source = self.sources[node.source]
         entries: list[Entry] = []
         cursor: str | None = None
@@ -317,6 +306,19 @@ class Listings:
             {"source": ref.source, "directory": "/".join((ref.kind, *ref.args)), **describe(known, now)}
             for ref, known in self._known
         ]
+
+
+async def _fetch_all(listings: Listings, node: Node, place: Listed, *, tries: int) -> tuple[list[Entry], Known, bool]:
+    """Return a listing, asked for again if this mount has changed it meanwhile; whether all its changes are in it.
+
+    What was asked for before a change shows what was removed, and what was saved as it was.
+    """
+    for _ in range(tries):
+        changes = listings.own.changes[place.ref]
+        entries, fresh = await listings.fetch(node, place)
+        if is_whole := changes == listings.own.changes[place.ref]:
+            break
+    return entries, fresh, is_whole
 
 
 def describe(known: Known, now: float) -> dict[str, Any]:
