@@ -42,8 +42,9 @@ TABLE: dict[type[errors.ArtifactFSError], int] = {
     errors.ArtifactFSError: errno.EIO,
 }
 
-# What the local disk says and the caller should hear; everything else of the disk is EIO.
-PASSED_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+# What the local disk says and the caller should hear, and what no service could give back (EINVAL, `vfs.sealing`);
+# everything else of the disk is EIO.
+PASSED_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EINVAL})
 
 
 def errno_of(error: BaseException) -> int:

@@ -60,8 +60,11 @@ def test_after_eviction_each_content_is_asked_for_once(own_demo: Lab, tmp_path: 
     assert 0 < len(of_vlmrun) <= 2 * len([line for line in before if "  ./vlmrun/" in line])
 
 
-def test_a_disk_that_is_full_costs_requests_and_nothing_else(own_demo: Lab, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_costs_requests_and_nothing_else(
+    own_demo: Lab, tmp_path: Path, expected_logs: LogGuard
+) -> None:
     """A cache on a disk of 8 MiB: reads of 64 MB and of thousands of files are right, again and again."""
+    expected_logs("in memory only|listings cannot be kept")
     with tiny(tmp_path / "disk", 8) as disk:
         extra = f'[cache]\ndir = "{disk}"\nmin-free = "0B"\n'
         with mounted(tmp_path, remote(own_demo), "--all", extra_config=extra) as mount:
