@@ -305,8 +305,11 @@ def test_variables_are_forgotten_by_the_process_and_its_children() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_defect_with_the_token_at_hand_shows_it_nowhere(tmp_path: Path, service: str) -> None:
+def test_a_defect_with_the_token_at_hand_shows_it_nowhere(
+    tmp_path: Path, service: str, expected_logs: LogGuard
+) -> None:
     """A traceback from where requests are sent, with what is sent in the words of the exception, goes to the log."""
+    expected_logs(level=logging.ERROR)  # each line of it
     package = tmp_path / "broken/artifactfs"
     shutil.copytree(Path(__file__).parents[2] / "artifactfs", package)
     with (package / "providers/connections.py").open("a") as file:

@@ -70,7 +70,9 @@ def on_a_terminal(folder: Path, home: Path, *command: str) -> Iterator[Terminal]
     child, terminal = pty.fork()
     if child == 0:  # pragma: no cover - becomes the program
         os.chdir(folder)
-        os.execvpe(command[0], command, {**os.environ, "TERM": "xterm", "HOME": str(home), "LC_ALL": "C.UTF-8"})
+        # Some keep their temporary files: mc a directory of its user's.
+        own = {"TERM": "xterm", "HOME": str(home), "TMPDIR": str(home), "LC_ALL": "C.UTF-8"}
+        os.execvpe(command[0], command, {**os.environ, **own})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     status = None
     try:
