@@ -66,7 +66,7 @@ def begin_early(arguments: Sequence[str], load: Callable[[], Run]) -> None:
 
     ``load`` imports what a mount needs and returns what runs one: from options, and where to tell of readiness.
     """
-    global _load, _begun  # noqa: PLW0603 - one command line, one process
+    global _load, _begun  # noqa: PLW0603 - forked before options are read, so nothing can hand it to the command
     _load = load
     if arguments[:1] == ["mount"] and not STAY.intersection(arguments):
         _begun = _begin()
@@ -98,7 +98,7 @@ def _begin() -> Begun:
         code = _become(reading, writing)
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else 1
-    except Exception:  # noqa: BLE001 - there is nobody above
+    except Exception:  # noqa: BLE001 - forked: above is the caller's stack, which must not run here, so it is told now
         sys.excepthook(*sys.exc_info())
     finally:
         # Nothing of the caller's stack may run in this process.

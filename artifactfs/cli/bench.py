@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,8 @@ from artifactfs.bench.tasks import MEDIUM, PHASES
 from artifactfs.bench.workload import Workload
 from artifactfs.cli import render
 
+# A second is more than any link takes.
+MAX_RTT_MS = 1000.0
 # Shows in a minute that everything works, and the requests; too few files for seconds to mean much.
 QUICK = runs.Options(
     load=Workload(files=200, directories=10, part=2, big_mib=16),
@@ -107,7 +110,7 @@ def _phases(text: str) -> tuple[str, ...]:
     return MEDIUM if text == "medium" else _known(tuple(text.split(",")), PHASES, "phase")
 
 
-def _known(named: tuple[str, ...], known: Any, what: str) -> tuple[str, ...]:  # noqa: ANN401 - any mapping by name
+def _known(named: tuple[str, ...], known: Collection[str], what: str) -> tuple[str, ...]:
     for name in named:
         if name not in known:
             message = f"there is no {what} {name!r}; there are: {', '.join(known)}"
@@ -120,7 +123,7 @@ def _rtts(text: str) -> tuple[float, ...]:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or not all(0 <= rtt <= 1000 for rtt in found):  # noqa: PLR2004 - a second is more than any link
+    if not found or not all(0 <= rtt <= MAX_RTT_MS for rtt in found):
         message = f"--rtt takes milliseconds such as 0,20,100, not {text!r}"
         raise errors.ConfigError(message)
     return found

@@ -57,7 +57,7 @@ def stir(lab: Lab, stop: threading.Event, seed: int) -> None:
     """Change every few milliseconds what the next requests meet: mostly nothing."""
     lot = random.Random(seed)
     while not stop.wait(0.01):
-        lab.faults[:] = [Fault(".", **lot.choice(TROUBLES), times=1)] if lot.randrange(3) == 0 else []  # type: ignore[arg-type]
+        lab.faults[:] = [Fault(".", **lot.choice(TROUBLES), times=1)] if lot.randrange(3) == 0 else []  # type: ignore[arg-type]  # of a table
     lab.faults[:] = []
 
 

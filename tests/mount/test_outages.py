@@ -48,7 +48,7 @@ def lab(demo_lab: Lab) -> Iterator[Lab]:
 def number_of(call: object, *arguments: object) -> int:
     """Return the errno of a call, 0 if it succeeds."""
     try:
-        call(*arguments)  # type: ignore[operator]
+        call(*arguments)  # type: ignore[operator]  # rows of a table
     except OSError as error:
         return error.errno or -1
     return 0

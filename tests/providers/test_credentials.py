@@ -177,7 +177,7 @@ async def test_a_traceback_does_not_show_it(caplog: pytest.LogCaptureFixture) ->
 
 def test_a_source_cannot_be_written_down() -> None:
     """What would put it on a disk or on a wire fails, or leaves the token out."""
-    source = config.Source(name="w", service="vm0", authorization=SecretStr(SECRET), again=lambda: None)  # type: ignore[arg-type,return-value]
+    source = config.Source(name="w", service="vm0", authorization=SecretStr(SECRET), again=lambda: None)  # type: ignore[arg-type,return-value]  # never asked
     assert SECRET not in source.model_dump_json()
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(source)

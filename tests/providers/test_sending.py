@@ -59,7 +59,7 @@ class Keeper:
 async def trial(*answers: Response, **options: object) -> AsyncIterator[tuple[HttpClient, Keeper]]:
     keeper = Keeper(*answers)
     async with serving(keeper.app) as running:
-        client = HttpClient("work", f"{running.url}/v1", headers=TOKEN, **options)  # type: ignore[arg-type]
+        client = HttpClient("work", f"{running.url}/v1", headers=TOKEN, **options)  # type: ignore[arg-type]  # a few of its own
         try:
             yield client, keeper
         finally:
@@ -175,7 +175,7 @@ async def test_a_refusal_before_the_body_is_heard(hold: bool, large: Path) -> No
                 except errors.Unavailable:
                     status = 413 if not hold else 0  # the reset may overtake the answer
             assert status == 413
-            assert client._wire.sender.idle_count() == 0  # type: ignore[attr-defined]
+            assert client._wire.sender.idle_count() == 0  # type: ignore[attr-defined]  # a pool, where no proxy is
         finally:
             await client.aclose()
 
@@ -220,7 +220,7 @@ async def test_nothing_goes_over_a_connection_that_may_be_dead() -> None:
         await client.get("/warm")
         await client.send("POST", "/files", body=Bytes(b"x"))
         pool = client._wire.sender
-        assert pool.idle_count() == 2  # type: ignore[attr-defined]
+        assert pool.idle_count() == 2  # type: ignore[attr-defined]  # a pool, where no proxy is
         assert [seen[0] for seen in keeper.seen] == ["GET /v1/warm", "POST /v1/files"]
 
 

@@ -94,7 +94,7 @@ class Trial:
         return [entry for entry in listing.entries if isinstance(entry, Artifact) and entry.id != samples.FILE]
 
     async def read(self, artifact: Artifact) -> bytes:
-        content: Any = artifact.current.content  # type: ignore[union-attr]
+        content: Any = artifact.current.content  # type: ignore[union-attr]  # a file has one
         async with self.provider.open(content.content, ByteRange(0)) as stream:
             return b"".join([chunk async for chunk in stream.chunks])
 

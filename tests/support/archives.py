@@ -582,7 +582,7 @@ BAD_SIZES |= {
     "all_ones": b"\x80" + b"\xff" * 11,
 }
 CASES |= {
-    f"size_{name}": lambda value=value: bad(Tar().good().add(b"f", b"abc", size=value).gz(), "size")  # type: ignore[misc]
+    f"size_{name}": lambda value=value: bad(Tar().good().add(b"f", b"abc", size=value).gz(), "size")  # type: ignore[misc]  # bound by default
     for name, value in BAD_SIZES.items()
 }
 
@@ -757,11 +757,11 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "noise": (lambda: bytes(range(255, 0, -1)) * 9, "data of an unknown kind"),
 }
 CASES |= {
-    f"not_gzip_but_{name}": lambda make=make, says=says: bad(make(), says)  # type: ignore[misc]
+    f"not_gzip_but_{name}": lambda make=make, says=says: bad(make(), says)  # type: ignore[misc]  # bound by default
     for name, (make, says) in FOREIGN.items()
 }
 CASES |= {
-    f"gzip_of_{name}": lambda make=make, says=says: bad(gz(make()), says)  # type: ignore[misc]
+    f"gzip_of_{name}": lambda make=make, says=says: bad(gz(make()), says)  # type: ignore[misc]  # bound by default
     for name, (make, says) in FOREIGN.items()
     if name not in ("empty", "tar")
 }
@@ -925,7 +925,7 @@ BAD_PAX_SIZES = {
     "endless": b"9" * 5000,
 }
 CASES |= {
-    f"pax_size_{name}": lambda value=value: bad(Tar().good().pax((b"size", value)).add(b"f", b"abc").gz(), "size")  # type: ignore[misc]
+    f"pax_size_{name}": lambda value=value: bad(Tar().good().pax((b"size", value)).add(b"f", b"abc").gz(), "size")  # type: ignore[misc]  # bound by default
     for name, value in BAD_PAX_SIZES.items()
 }
 

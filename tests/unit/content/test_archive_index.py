@@ -265,7 +265,7 @@ def test_an_extension_may_be_empty():
 
 
 def raw(name: str, kind: str = "file", link: str = "") -> RawMember:
-    return RawMember(kind, name.encode("utf-8", "surrogateescape"), 0o644, None, 0, 0, link.encode(), "")  # type: ignore[arg-type]
+    return RawMember(kind, name.encode("utf-8", "surrogateescape"), 0o644, None, 0, 0, link.encode(), "")  # type: ignore[arg-type]  # any kind
 
 
 @pytest.mark.parametrize(
