@@ -47,6 +47,8 @@ SLOW_S = 3.0
 RENEWALS = 4
 # How often a listing is asked for that this mount changes again and again; publishing takes pauses of a second.
 TRIES = 3
+# Longer than a mount changes one listing without a pause; each try is a request.
+MOST_TRIES = 10
 # A page that never says it is the last would never end; 10,000 pages of 100 are a million artifacts.
 MAX_PAGES = 10_000
 
@@ -202,7 +204,7 @@ class Listings:
         old, began = self._known.peek(place.ref), trio.current_time()
         self._renewing[node.source] += 1
         try:
-            entries, fresh, is_whole = await _fetch_all(self, node, place, tries=1 if behind else TRIES)
+            entries, fresh = await _fetch_all(self, node, place, tries=1 if behind else TRIES)
         except errors.ArtifactFSError as error:
             return self._failed(node, place, old, error, behind=behind)
         finally:
@@ -213,11 +215,11 @@ class Listings:
             self._slow_until.pop(node.source, None)
         if old is not None:
             fresh.looked_at = old.looked_at if behind else fresh.looked_at
-        if not is_whole:
-            if old is not None and old.may_be_shown():
-                old.failure = None
-                return old  # it has the changes
-            fresh.fetched_at = -math.inf
+        if not fresh.may_be_shown():
+            known = self._known.peek(place.ref)  # it has the changes, and may have come meanwhile
+            if known is not None and known.may_be_shown():
+                known.failure = None
+                return known
         self._known.put(place.ref, fresh)
         self.shelve(place, fresh.levels)
         if old is not None:
@@ -308,17 +310,22 @@ class Listings:
         ]
 
 
-async def _fetch_all(listings: Listings, node: Node, place: Listed, *, tries: int) -> tuple[list[Entry], Known, bool]:
-    """Return a listing, asked for again if this mount has changed it meanwhile; whether all its changes are in it.
+async def _fetch_all(listings: Listings, node: Node, place: Listed, *, tries: int) -> tuple[list[Entry], Known]:
+    """Return a listing, asked for again if this mount has changed it meanwhile; never to be believed if it still may.
 
-    What was asked for before a change shows what was removed, and what was saved as it was.
+    What was asked for before a change shows what was removed, and what was saved as it was. Where nothing else is known
+    that has the changes, it is asked for more often.
     """
-    for _ in range(tries):
+    for number in range(1, MOST_TRIES + 1):
         changes = listings.own.changes[place.ref]
         entries, fresh = await listings.fetch(node, place)
-        if is_whole := changes == listings.own.changes[place.ref]:
+        if changes == listings.own.changes[place.ref]:
             break
-    return entries, fresh, is_whole
+        fresh.fetched_at = -math.inf
+        known = listings.peek(place.ref)
+        if number >= tries and known is not None and known.may_be_shown():
+            break
+    return entries, fresh
 
 
 def describe(known: Known, now: float) -> dict[str, Any]:

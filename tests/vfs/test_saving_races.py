@@ -14,6 +14,8 @@ from artifactfs.journal.staging import Staging
 from artifactfs.model.entry import DirRef, Listing
 from artifactfs.providers.local.provider import LocalProvider
 from artifactfs.tree.nodes import Listed
+from artifactfs.vfs import listings
+from artifactfs.vfs.known import Known
 from tests.vfs.world import BOTH, EMPTY, World
 
 
@@ -156,3 +158,49 @@ async def test_a_listing_from_before_a_change_is_not_shown_after_it(
         del expected["f"]
     assert shown == [expected]
     assert await world.tree("w") == expected
+
+
+async def test_a_listing_that_came_too_late_gives_way_to_the_one_that_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Asked for before two changes of ours, between which somebody else has asked: theirs has both."""
+    await world.put("w/f", b"old")
+    await world.elapse(5)
+    await world.tree("w")
+    await world.elapse(5)  # longer than the listing is believed
+    held, go, real = trio.Event(), trio.Event(), LocalProvider.list
+
+    async def slow(provider: LocalProvider, ref: DirRef, cursor: str | None) -> Listing:
+        listing = await real(provider, ref, cursor)
+        if ref.args and not held.is_set():
+            held.set()
+            await go.wait()
+        return listing
+
+    monkeypatch.setattr(LocalProvider, "list", slow)
+    monkeypatch.setattr(listings, "TRIES", 1)
+    monkeypatch.setattr(listings, "GRACE_S", 3600.0)
+    place = (await world.look("w")).directory
+    assert isinstance(place, Listed)
+    point = world.fs.directories.listings
+    shown: list[Known | None] = []
+
+    async def look() -> None:
+        shown.append(await point.again(place.ref))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await held.wait()
+        artifact = world.artifact("f")
+        point.own.changes[place.ref] += 1  # of something else
+        await point.again(place.ref)
+        known = point.peek(place.ref)
+        assert known is not None
+        listed = known.levels[()].children["f"].artifact
+        assert listed is not None
+        assert listed.id == artifact.id
+        point.own.remove(place, listed)
+        go.set()
+    (found,) = shown
+    assert found is not None
+    assert "f" not in found.levels[()].children
