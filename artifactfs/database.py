@@ -6,12 +6,13 @@ is damaged, or that a newer artifactfs wrote, is its owner's business: some can 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from artifactfs import private
+from artifactfs import private, wal_index
 
 # Another process's transaction on the same database lasts milliseconds.
 BUSY_S = 10.0
@@ -21,12 +22,12 @@ class NewerError(sqlite3.DatabaseError):
     """A version of artifactfs that is not known yet wrote the database."""
 
 
-def connect(path: Path, migrations: Sequence[str], *pragmas: str) -> sqlite3.Connection:
+def connect(path: Path, migrations: Sequence[str], *pragmas: str, busy_s: float = BUSY_S) -> sqlite3.Connection:
     """Return a connection to a database at the newest version, made if missing; for any thread, one at a time.
 
     ``migrations[n]`` are the statements that bring version n to n + 1; version 0 is an empty file. Several processes
-    may open the same one at once, unless ``pragmas`` (before WAL mode is entered) say otherwise. The file is the
-    owner's alone.
+    may open the same one at once, unless ``pragmas`` (before WAL mode is entered) say otherwise; ``busy_s`` is how long
+    one waits for another, in seconds. The file is the owner's alone.
 
     Raises:
         NewerError: it is of a version that is not known here.
@@ -34,25 +35,36 @@ def connect(path: Path, migrations: Sequence[str], *pragmas: str) -> sqlite3.Con
         sqlite3.DatabaseError: it is damaged.
     """
     make_file(path)
-    db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
-        for pragma in pragmas:
-            db.execute(f"PRAGMA {pragma}")
-        db.execute("PRAGMA journal_mode=WAL")
-        if _version(db) != len(migrations):
-            migrate(db, migrations)
+        with as_damage():
+            for pragma in pragmas:
+                db.execute(f"PRAGMA {pragma}")
+            db.execute("PRAGMA journal_mode=WAL")
+            if _version(db) != len(migrations):
+                migrate(db, migrations)
     except BaseException:
         db.close()
         raise
     return db
 
 
+@contextlib.contextmanager
+def as_damage() -> Iterator[None]:
+    """Call it damage when SQLite's own words for it cannot be read: they repeat what is damaged."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise sqlite3.DatabaseError(f"its bytes are no text: {error}") from error
+
+
 def make_file(path: Path) -> None:
-    """See that there is a file for a database, and that others cannot read it.
+    """See that there is a file for a database, that others cannot read it, and that cutting it short ends nobody.
 
     Raises:
         sqlite3.OperationalError: there is no disk, or something of another user is in its place.
     """
+    wal_index.guard()
     try:
         private.database(path)
     except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
@@ -19,6 +19,7 @@ from artifactfs import errors
 from artifactfs.content import archive_index
 from artifactfs.content.archive_evicted import INDEXES, Evicted
 from artifactfs.content.archive_flight import ArchiveFlight, OpenArchive
+from artifactfs.content.archive_tree import quoted
 from artifactfs.content.arrivals import Arrivals, key_of
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
@@ -32,6 +33,8 @@ VERDICT_S = 300.0
 MAX_ANEW = 3
 # A block that is evicted, or fails, each time it has come is given up after so many.
 MAX_TRIES = 4
+# Of a name that is not shown so many characters stand in the log.
+NAME_MAX = 255
 
 Landed = Callable[[ArchiveFlight], Awaitable[None]]
 
@@ -114,8 +117,15 @@ class Archives:
         except errors.CorruptContent as error:
             log.info("an archive is read anew: %s", error)
             return None
+        if not known.holds_for(self._limits()):
+            return None  # of a mount with other limits
         self._indexes[archive.key] = known
         return known
+
+    async def left_out(self, archive: ContentRef) -> Sequence[archive_index.Refused]:
+        """Return the members of an archive that are not shown; none if it was never read here."""
+        known = await self._known(archive)
+        return known.refused if known is not None else ()
 
     # -- flights ---------------------------------------------------------------------------------------------
 
@@ -168,6 +178,10 @@ class Archives:
 
         await trio.to_thread.run_sync(dump)
         self._indexes[key] = index
+        if index.refused:
+            first = index.refused[0]
+            what = f"the first: {quoted(first.path[:NAME_MAX])}: {first.reason}"
+            log.info("%d members of the archive %s are not shown; %s", len(index.refused), key, what)
 
     # -- bytes -----------------------------------------------------------------------------------------------
 

@@ -14,15 +14,23 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
-from artifactfs.content.archive_tree import MAX_TARGET_BYTES, Dir, GrowingTree, Leaf, Refused, encode, quoted
+from artifactfs.content.archive_tree import (
+    MAX_TARGET_BYTES,
+    Dir,
+    GrowingTree,
+    Leaf,
+    Refused,
+    encode,
+    quoted,
+    too_deep,
+)
 from artifactfs.errors import LimitExceeded
-from artifactfs.model.limits import named
+from artifactfs.model.limits import Limits, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from artifactfs.content.tar_headers import RawMember
-    from artifactfs.model.limits import Limits
 
 Kind = Literal["file", "dir", "symlink"]
 
@@ -34,6 +42,7 @@ _MAX_LINKS_FOLLOWED = 40
 # Components looked at while judging all links of an archive: under two seconds. Half a million ordinary
 # links need about five each; only targets built for it ("s/s/s/...", each s a long link) need more.
 _MAX_LINK_STEPS = 10_000_000
+_TOO_DEEP = too_deep(Limits()).partition("=")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,11 @@ class ArchiveIndex:
     stream_size: int
     total_size: int
     notes: tuple[str, ...] = ()
+
+    def holds_for(self, limits: Limits) -> bool:
+        """Tell whether these limits would have refused the same members: a larger one shows more."""
+        reason = too_deep(limits)
+        return all(one.reason == reason for one in self.refused if one.reason.startswith(_TOO_DEEP))
 
 
 def build_index(

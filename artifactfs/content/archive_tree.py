@@ -199,10 +199,15 @@ def _split(name: bytes, limits: Limits) -> list[str]:
     if ".." in parts:
         raise _RefusedError("its name contains '..'")
     if len(parts) > limits.max_depth:
-        raise _RefusedError(f"it lies deeper than {named(limits, 'max_depth')}")
+        raise _RefusedError(too_deep(limits))
     if len(name) > limits.max_name_bytes and any(len(encode(part)) > limits.max_name_bytes for part in parts):
         raise _RefusedError(f"a component of its path is longer than {limits.max_name_bytes} bytes, Linux' NAME_MAX")
     return parts
+
+
+def too_deep(limits: Limits) -> str:
+    """Return why a member is refused by the only limit that refuses a member, and not its archive."""
+    return f"it lies deeper than {named(limits, 'max_depth')}"
 
 
 def decode(name: bytes) -> str:

@@ -2,13 +2,15 @@
 
 Rules of this file: nothing here knows what is true; the database does, and a checksum decides. A descriptor that stays
 open is used and closed under the lock only, so that its number never means another file; reads that wait for the disk
-open the file for themselves.
+open the file for themselves. Whatever somebody has put in a file's place, opening it neither waits (a pipe) nor leads
+elsewhere (a link).
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
+import shutil
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +21,10 @@ from artifactfs.content.extents import BLOCK
 # Files that stay open between two blocks. Each costs a descriptor, and the disk space of a file evicted meanwhile.
 OPEN_FILES = 64
 DIRECTORIES = 256
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# What opening says of a directory, of a link, and of a pipe that nobody reads.
+NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO})
 
 
 class BlockFiles:
@@ -60,7 +66,7 @@ class BlockFiles:
     def _descriptor(self, file: str) -> int:
         fd = self._open.get(file)
         if fd is None:
-            fd = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.path(file), READ)
             self._open[file] = fd
             if len(self._open) > OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
@@ -71,7 +77,7 @@ class BlockFiles:
     def read(self, file: str, number: int, length: int) -> bytes:
         """Return a block, as long as the file has it; waits for the disk."""
         try:
-            fd = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.path(file), READ)
         except OSError:
             return b""
         try:
@@ -87,13 +93,7 @@ class BlockFiles:
         Raises:
             OSError: the disk did not take them all.
         """
-        path = self.path(file)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        try:
-            fd = os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            private.directory(Path(path).parent)
-            fd = os.open(path, flags, 0o600)
+        fd = self._opened(self.path(file))
         try:
             for number, data in blocks:
                 done = os.pwrite(fd, data, number * BLOCK)
@@ -102,12 +102,23 @@ class BlockFiles:
         finally:
             os.close(fd)
 
+    @staticmethod
+    def _opened(path: str) -> int:
+        try:
+            return os.open(path, WRITE, 0o600)
+        except FileNotFoundError:
+            private.directory(Path(path).parent)
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
+            _clear(path)
+        return os.open(path, WRITE, 0o600)
+
     def remove(self, files: list[str]) -> None:
         """Remove files; what is gone already is no error."""
         for file in files:
             self.let_go(file)
-            with contextlib.suppress(OSError):
-                os.unlink(self.path(file))
+            _clear(self.path(file))
 
     def let_go(self, file: str) -> None:
         """Close a file that stays open, if it does."""
@@ -140,3 +151,13 @@ class BlockFiles:
         private.directory(self.directory)
         disk = os.statvfs(self.directory)
         return disk.f_bavail * disk.f_frsize
+
+
+def _clear(path: str) -> None:
+    """Remove a file, or what somebody has put in its place, as far as that can be done."""
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        pass  # it is gone, or its disk takes nothing

@@ -3,13 +3,13 @@
 Rules of this file: SQL stands here and nowhere else; `docs/cache.md` explains the tables. Who holds the write lock
 (``transaction``) is the only one who creates or removes files of blobs, in all processes; so a file that no row names
 while the lock is held is an orphan. A file's name is random and never used twice: no process can take one blob for
-another, whatever happens to the database. Every method may raise ``sqlite3.Error``.
+another, whatever happens to the database. What a name means has a checksum: nothing else would notice that it means
+another blob, whose blocks are true. Every method may raise ``sqlite3.Error``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
@@ -19,43 +19,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from artifactfs import database, private
+from artifactfs import database, private, wal_index
+from artifactfs.content import block_schema
+from artifactfs.content.database import is_damage, is_other, is_right, make_file, make_way, read_any_text, sum_of
 
 DATABASE = "blocks.db"
 DIRECTORY = "blocks"
-VERSION = 2
 # Another mount's transaction takes milliseconds, or as long as its batch waits for a bad disk.
 BUSY_S = 10.0
+# No transaction holds up who reads, but for the moment in which the log is made anew; the event loop waits for that.
+READER_BUSY_S = 0.25
 # Contents that nobody pinned go first, then what was pinned for speed; what a user pinned never goes by itself.
 RANKS = {"archive": 1, "user": 2}
 USER_RANK = RANKS["user"]
-
-SCHEMA = (
-    """CREATE TABLE blob (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL DEFAULT 0,
-        used REAL NOT NULL, rank INTEGER NOT NULL DEFAULT 0
-    )""",
-    "CREATE INDEX blob_order ON blob(rank, used)",
-    "CREATE TABLE name (key TEXT PRIMARY KEY, blob INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX name_blob ON name(blob)",
-    "CREATE TABLE pin (key TEXT PRIMARY KEY, rank INTEGER NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE block (
-        blob INTEGER NOT NULL, number INTEGER NOT NULL, length INTEGER NOT NULL, crc INTEGER NOT NULL,
-        PRIMARY KEY (blob, number)
-    ) WITHOUT ROWID""",
-    # The sum of all blob.bytes: asked for before each batch, and a sum over 100,000 rows takes 10 ms.
-    "CREATE TABLE total (bytes INTEGER NOT NULL)",
-    "INSERT INTO total VALUES (0)",
-)
-TRIGGERS = (
-    """CREATE TRIGGER block_added AFTER INSERT ON block BEGIN
-        UPDATE blob SET bytes=bytes+NEW.length WHERE id=NEW.blob; UPDATE total SET bytes=bytes+NEW.length;
-    END""",
-    """CREATE TRIGGER block_gone AFTER DELETE ON block BEGIN
-        UPDATE blob SET bytes=bytes-OLD.length WHERE id=OLD.blob; UPDATE total SET bytes=bytes-OLD.length;
-    END""",
-)
 
 # What people may want to know: how many there are, and bytes. Names that are hashes are not somebody's own copy.
 SUMMARY = {
@@ -106,48 +84,41 @@ class BlockIndex:
         self._reading = threading.Lock()
         try:
             self._db = self._open()
-        except sqlite3.OperationalError:
-            raise  # locked, or no disk: nothing says that the database is damaged
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise  # locked, or no disk: nothing says that the database is damaged
             remove(self.path)
             self._db = self._open()
-        self._reader = self._connect()
+        self._reader = self._connect(READER_BUSY_S)
         self._identity = _identity(self.path)
 
-    def _connect(self) -> sqlite3.Connection:
-        database.make_file(self.path)
-        return sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    def _connect(self, busy_s: float = BUSY_S) -> sqlite3.Connection:
+        make_file(self.path)
+        db = sqlite3.connect(self.path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+        db.create_function("sum_of", 2, sum_of, deterministic=True)
+        return read_any_text(db)
 
     def _open(self) -> sqlite3.Connection:
         db = self._connect()
         try:
-            db.execute("PRAGMA journal_mode=WAL")
-            # NORMAL: after a power cut the last records may be gone, or name bytes that are not there: a bad CRC then.
-            db.execute("PRAGMA synchronous=NORMAL")
-            if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                db.execute("BEGIN IMMEDIATE")
-                self._migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
-                db.execute("COMMIT")
+            with database.as_damage():
+                self._begin(db)
         except BaseException:
             db.close()
             raise
         return db
 
-    def _migrate(self, db: sqlite3.Connection, version: int) -> None:
-        if version == VERSION:
-            return  # another mount was faster
-        if version == 1:
-            _from_version_1(db)
-        else:
-            tables = db.execute("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'")
-            for (table,) in tables.fetchall():
-                db.execute(f'DROP TABLE "{table}"')
-            # Bytes without records would fill the disk and never be evicted.
-            shutil.rmtree(self.directory, ignore_errors=True)
-            private.directory(self.directory)
-            for statement in SCHEMA + TRIGGERS:
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version={VERSION}")
+    def _begin(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode=WAL")
+        # NORMAL: after a power cut the last records may be gone, or name bytes that are not there: a bad CRC then.
+        db.execute("PRAGMA synchronous=NORMAL")
+        if db.execute("PRAGMA user_version").fetchone()[0] != block_schema.VERSION:
+            db.execute("BEGIN IMMEDIATE")
+            if not block_schema.migrate(db):
+                # Bytes without records would fill the disk and never be evicted.
+                shutil.rmtree(self.directory, ignore_errors=True)
+                private.directory(self.directory)
+            db.execute("COMMIT")
 
     def close(self) -> None:
         """Close both connections; who still asks gets ``sqlite3.ProgrammingError``."""
@@ -161,34 +132,33 @@ class BlockIndex:
 
     # -- reading, on the event loop -------------------------------------------------------------------------------
 
-    def _ask(self, sql: str, *values: object) -> list[tuple[int, ...]]:
-        with self._reading:
+    def _ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._reading, wal_index.unharmed():
             return self._reader.execute(sql, values).fetchall()
 
     def version(self) -> int:
         """Return a number that is another one after every commit, of this process and of others."""
-        return self._ask("PRAGMA data_version")[0][0]
+        return int(self._ask("PRAGMA data_version")[0][0])
 
     def page(self, key: str, first: int, stop: int) -> Page | None:
         """Return the blocks ``first`` to ``stop`` (exclusive) of what a name means, or None if there are none."""
-        with self._reading:
-            rows = self._reader.execute(
-                "SELECT blob.id, blob.file, number, length, crc FROM name JOIN blob ON blob.id=name.blob"
-                " JOIN block ON block.blob=blob.id WHERE key=? AND number>=? AND number<?",
-                (key, first, stop),
-            ).fetchall()
-        if not rows:
+        rows = self._ask(
+            "SELECT blob.id, blob.file, number, length, crc, sum FROM name JOIN blob ON blob.id=name.blob"
+            " JOIN block ON block.blob=blob.id WHERE key=? AND number>=? AND number<?",
+            key, first, stop,
+        )  # fmt: skip
+        if not rows or not is_right((key, rows[0][0], rows[0][-1])):
             return None
-        return Page(rows[0][0], rows[0][1], {number: (length, crc) for _, _, number, length, crc in rows})
+        return Page(rows[0][0], rows[0][1], {number: (length, crc) for _, _, number, length, crc, _ in rows})
 
     def numbers(self, key: str) -> set[int]:
         """Return the numbers of the blocks that are recorded under a name."""
-        rows = self._ask("SELECT number FROM name JOIN block ON block.blob=name.blob WHERE key=?", key)
-        return {row[0] for row in rows}
+        rows = self._ask("SELECT number, name.blob, sum FROM name JOIN block ON block.blob=name.blob WHERE key=?", key)
+        return {row[0] for row in rows} if rows and is_right((key, *rows[0][1:])) else set()
 
     def used_bytes(self) -> int:
         """Return the bytes of all recorded blocks."""
-        return self._ask("SELECT bytes FROM total")[0][0]
+        return int(self._ask("SELECT bytes FROM total")[0][0])
 
     # -- writing, in a thread -------------------------------------------------------------------------------------
 
@@ -198,7 +168,8 @@ class BlockIndex:
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                with wal_index.unharmed():
+                    yield
                 self._db.execute("COMMIT")
             except BaseException:
                 # SQLite ends the transaction itself when the disk is full.
@@ -209,9 +180,9 @@ class BlockIndex:
     def blob_of(self, key: str) -> Blob | None:
         """Return what a name means."""
         row = self._db.execute(
-            "SELECT id, file, bytes FROM name JOIN blob ON blob.id=name.blob WHERE key=?", (key,)
+            "SELECT id, file, bytes, sum FROM name JOIN blob ON blob.id=name.blob WHERE key=?", (key,)
         ).fetchone()
-        return Blob(*row) if row else None
+        return Blob(*row[:3]) if row and is_right((key, row[0], row[3])) else None
 
     def create(self, key: str, now: float) -> Blob:
         """Make a blob for a name that means nothing yet."""
@@ -222,7 +193,7 @@ class BlockIndex:
         return blob
 
     def _name(self, key: str, blob: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO name VALUES (?, ?)", (key, blob))
+        self._db.execute("INSERT OR REPLACE INTO name VALUES (?, ?, ?)", (key, blob, sum_of(key, blob)))
         self._rank(blob)
 
     def _rank(self, blob: int) -> None:
@@ -253,7 +224,10 @@ class BlockIndex:
         mine, known, gone = self.blob_of(key), self.blob_of(name), []
         if mine is not None and known is not None and mine.id != known.id:
             winner, loser = (known, mine) if known.bytes >= mine.bytes else (mine, known)
-            self._db.execute("UPDATE name SET blob=? WHERE blob=?", (winner.id, loser.id))
+            self._forget_false_names(loser.id)
+            self._db.execute(
+                "UPDATE name SET blob=?1, sum=sum_of(key, ?1) WHERE blob=?2", (winner.id, loser.id)
+            )  # fmt: skip
             self._rank(winner.id)
             gone = self._delete(loser)
         elif mine is not None and known is None:
@@ -265,6 +239,10 @@ class BlockIndex:
             self._db.execute("DELETE FROM pin WHERE key=?", (key,))
             gone += self.unname(key)
         return gone
+
+    def _forget_false_names(self, blob: int) -> None:
+        """Forget names that a flipped bit has made mean a blob."""
+        self._db.execute("DELETE FROM name WHERE blob=? AND sum<>sum_of(key, blob)", (blob,))
 
     def unname(self, key: str) -> list[str]:
         """Forget a name, and its blob if it was the last; return the files that are no longer needed."""
@@ -342,11 +320,37 @@ class BlockIndex:
         return {name: self._ask(sql)[0][0] for name, sql in SUMMARY.items()}
 
 
+def false_names(index: BlockIndex) -> list[str]:
+    """Return the names that do not mean what they were said to mean."""
+    with index.transaction():
+        rows = index._db.execute("SELECT key, blob, sum FROM name").fetchall()  # noqa: SLF001 - its own module
+    return [row[0] for row in rows if not is_right(row)]
+
+
+def miscounted(index: BlockIndex) -> int:
+    """Return by how many bytes the blocks that are there differ from what was counted."""
+    sql = "SELECT (SELECT coalesce(sum(length), 0) FROM block) - bytes FROM total"
+    return abs(int(index._ask(sql)[0][0]))  # noqa: SLF001 - its own module
+
+
+def mend(index: BlockIndex, names: Iterable[str]) -> None:
+    """Forget false names, and count anew what is there."""
+    with index.transaction():
+        db = index._db  # noqa: SLF001 - its own module
+        db.executemany("DELETE FROM name WHERE key=?", ((name,) for name in names))
+        db.execute("UPDATE blob SET bytes=(SELECT coalesce(sum(length), 0) FROM block WHERE blob=blob.id)")
+        db.execute("UPDATE total SET bytes=(SELECT coalesce(sum(bytes), 0) FROM blob)")
+
+
 def damage(path: Path) -> str | None:
     """Return what is wrong with a database, if it is damaged."""
+    if is_other(path):
+        return "something that is not a file is in its place"
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as db:
-            found: str = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            found: str = read_any_text(db).execute("PRAGMA quick_check(1)").fetchone()[0]
+    except UnicodeError as error:
+        return str(error)
     except sqlite3.OperationalError:
         return None  # locked, or no disk: nothing says that it is damaged
     except sqlite3.DatabaseError as error:
@@ -356,6 +360,7 @@ def damage(path: Path) -> str | None:
 
 def remove(path: Path) -> None:
     """Remove a database, also its log, which would be replayed into the next one."""
+    make_way(path)
     for part in ("", "-wal", "-shm"):
         path.with_name(path.name + part).unlink(missing_ok=True)
 
@@ -366,21 +371,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _from_version_1(db: sqlite3.Connection) -> None:
-    """Keep what version 1 cached: there a blob had one key, and its file's name was the key's SHA-256."""
-    db.create_function("file_of", 1, lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
-    db.execute("ALTER TABLE blob RENAME TO old_blob")
-    db.execute("ALTER TABLE block RENAME TO old_block")
-    db.execute("DROP INDEX IF EXISTS blob_used")
-    for statement in SCHEMA:
-        db.execute(statement)
-    db.execute("INSERT INTO blob (id, file, bytes, used) SELECT id, file_of(key), bytes, used FROM old_blob")
-    db.execute("INSERT INTO name SELECT key, id FROM old_blob")
-    db.execute("INSERT INTO block SELECT blob, number, length, crc FROM old_block")
-    db.execute("UPDATE total SET bytes=(SELECT coalesce(sum(bytes), 0) FROM blob)")
-    db.execute("DROP TABLE old_block")
-    db.execute("DROP TABLE old_blob")
-    for statement in TRIGGERS:
-        db.execute(statement)

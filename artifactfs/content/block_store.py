@@ -48,6 +48,11 @@ GATHER_S = 0.05
 NOTE_EVERY_S = 60.0
 # How long ``close`` waits for a disk that does not answer, in seconds.
 CLOSE_S = 20.0
+# A block comes from a slow disk in 20 ms; from one that is being written to for all it can do, in a second or two.
+HUNG_S = 10.0
+HUNG_REST_S = 60.0
+# Threads that may wait for the disk; of their own, so that a disk that hangs takes none from saving.
+READERS = 32
 
 
 class BlockStore:
@@ -75,6 +80,8 @@ class BlockStore:
         self._closing = False
         # Held from taking a batch until it is done: who drops a content must not overtake it.
         self._working = threading.Lock()
+        self._readers = trio.CapacityLimiter(READERS)
+        self._hangs_until = 0.0
         self._waiting: set[tuple[trio.lowlevel.TrioToken, trio.Event]] = set()
 
     def __repr__(self) -> str:
@@ -132,9 +139,20 @@ class BlockStore:
         if entry is not None:
             data = self._table.read_cached(entry)
             if data is None:
-                entry, data = await trio.to_thread.run_sync(self._table.read, entry)
+                entry, data = await self._read(entry)
             self._judge(entry, data)
         return data
+
+    async def _read(self, entry: Entry) -> tuple[Entry | None, bytes | None]:
+        """Read a block in a thread, which is left behind if the disk hangs: then nothing is here for a while."""
+        if trio.current_time() >= self._hangs_until:
+            with trio.move_on_after(HUNG_S):
+                return await trio.to_thread.run_sync(
+                    self._table.read, entry, abandon_on_cancel=True, limiter=self._readers
+                )
+            log.info("the disk of the cache does not answer; it is left alone for %.0f s", HUNG_REST_S)
+            self._hangs_until = trio.current_time() + HUNG_REST_S
+        return None, None
 
     def _find(self, key: str, index: int) -> Entry | None:
         entry = self._table.find(key, index)

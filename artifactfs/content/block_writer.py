@@ -24,6 +24,7 @@ from artifactfs.content import block_index
 from artifactfs.content.block_files import DIRECTORIES, BlockFiles
 from artifactfs.content.block_index import DIRECTORY, Blob, BlockIndex
 from artifactfs.content.block_queue import Block, Drop, Forget, Identity, Note, Op, Pin
+from artifactfs.content.database import is_damage
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +120,7 @@ class BlockWriter:
 
     def _suspect(self, error: Exception) -> None:
         """Begin a damaged database anew; one that is only locked or full is none."""
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError
-        ):
+        if is_damage(error):
             self._forsake()
             block_index.remove(self._root / block_index.DATABASE)
 

@@ -6,6 +6,7 @@ finding: a block is bad only if its record still stands after it failed.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from artifactfs.content.block_files import DIRECTORIES, BlockFiles
 from artifactfs.content.block_index import DATABASE, DIRECTORY, BlockIndex
 from artifactfs.content.block_writer import sweep
 
+NAME = "name: "
+
 
 @dataclass(slots=True)
 class Findings:
@@ -26,7 +29,8 @@ class Findings:
 
     Attributes:
         blocks: that were read.
-        bad: those that do not verify, as "file/number".
+        bad: those that do not verify, as "file/number"; names that mean another content, as "name: ...".
+        miscounted: by how many bytes the size of the cache, as the database counts it, is wrong.
         orphan_bytes: of files that no record names; they cost space and harm nobody.
         unreadable: why the database could not be read, if so.
         repaired: whether the bad were forgotten and the orphans removed.
@@ -34,6 +38,7 @@ class Findings:
 
     blocks: int = 0
     bad: list[str] = field(default_factory=list)
+    miscounted: int = 0
     orphan_bytes: int = 0
     unreadable: str | None = None
     repaired: bool = False
@@ -41,7 +46,7 @@ class Findings:
     @property
     def healthy(self) -> bool:
         """Tell whether nothing bad was found, or nothing bad is left."""
-        return self.repaired or (not self.bad and self.unreadable is None)
+        return self.repaired or not (self.bad or self.miscounted or self.unreadable)
 
 
 @contextmanager
@@ -85,7 +90,7 @@ def check(root: Path, *, repair: bool) -> Findings:
         Unavailable: the database does not answer.
     """
     found = Findings()
-    if (root / DATABASE).exists():
+    if os.path.lexists(root / DATABASE):
         found.unreadable = block_index.damage(root / DATABASE)
     if found.unreadable is not None:
         if not repair:
@@ -113,6 +118,10 @@ def _look_through(index: BlockIndex, files: BlockFiles, found: Findings, *, repa
                 found.bad.append(f"{blob.file}/{number}")
                 if repair:
                     index.forget(blob.id, number, crc)
+    names, found.miscounted = block_index.false_names(index), block_index.miscounted(index)
+    found.bad += [f"{NAME}{name}" for name in names]
+    if repair and (names or found.miscounted):
+        block_index.mend(index, names)
     found.orphan_bytes = sum(sweep(index, files, at, remove=repair) for at in range(DIRECTORIES))
     found.repaired = repair
 

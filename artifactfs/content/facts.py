@@ -1,22 +1,23 @@
 """What has been learnt and stays true: settled sizes, pointers, archive indexes, first-seen times, providers' memories.
 
 Rules of this file: one SQLite database in the cache directory; losing it loses time, never data, and a disk that takes
-no more makes no read fail. Calls are short and synchronous; only archive indexes are large, and their callers go
-through a thread. Sources are told apart by a fingerprint of service, address and account, so that a source pointed
-elsewhere never meets facts of the old place.
+no more makes no read fail. A row that is not what was written is not known. Calls are short and synchronous; only
+archive indexes are large, and their callers go through a thread. Sources are told apart by a fingerprint of service,
+address and account, so that a source pointed elsewhere never meets facts of the old place.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cachetools import LRUCache
 
+from artifactfs.content.database import is_right, sum_of
 from artifactfs.content.lasting import Lasting
 from artifactfs.content.metadata import Metadata
 
@@ -25,6 +26,9 @@ CHUNK = 500
 LAST = "\U0010ffff"
 # Pointers kept in memory, 200 bytes each: a warm open asks for one, and a query costs 15 us.
 POINTERS = 16_384
+# Indexes of archives that are kept, in bytes: one of 2,000 files takes 94 kB (measured), so 2,800 versions of such
+# trees. Every version of a tree may be an archive; the one used least lately goes, and is read anew if it is wanted.
+INDEX_BYTES = 256 * 1024 * 1024
 
 # What brings version n of the database to n + 1 stands at n; what was released is never changed, only added to.
 MIGRATIONS = (
@@ -41,7 +45,22 @@ CREATE TABLE memory (
     source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (source, key)
 ) WITHOUT ROWID;
 """,
+    # Checksums of the rows; what was kept without one has none.
+    """
+ALTER TABLE size ADD COLUMN sum INTEGER;
+ALTER TABLE pointer ADD COLUMN sum INTEGER;
+ALTER TABLE archive_index ADD COLUMN sum INTEGER;
+ALTER TABLE first_seen ADD COLUMN sum INTEGER;
+ALTER TABLE memory ADD COLUMN sum INTEGER;
+""",
+    """
+CREATE TABLE archive_use (
+    key TEXT PRIMARY KEY,
+    at REAL NOT NULL               -- seconds since the epoch
+) WITHOUT ROWID;
+""",
 )
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +81,23 @@ class Facts:
         self._db = Lasting(path, MIGRATIONS, oldest={"first_seen"})
         self._pointers: LRUCache[str, PointerFact] = LRUCache(POINTERS)
         self._others: object = None
+        self._used: dict[str, float] = {}
         self.metadata = Metadata(path.with_name("metadata.db"))
 
     def close(self) -> None:
         """Close the database, and that of the listings."""
         self.metadata.close()
+        if self._used:
+            self._keep_uses()
         self._db.close()
 
-    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
-        rows = self._db.rows(sql, *values)
+    def _rows(self, sql: str, *values: object) -> Iterator[Row]:
+        """Return rows without the checksum that they end in; those that it does not fit are left out."""
+        return (row[:-1] for row in self._db.rows(sql, *values) if is_right(row))
+
+    def _one(self, sql: str, *values: object) -> Row | None:
+        # An index that is damaged leads to the row of another key, which is right in itself.
+        rows = [row for row in self._rows(sql, *values) if row[: len(values)] == values]
         return rows[-1] if rows else None
 
     def sizes(self, keys: Iterable[str]) -> dict[str, int]:
@@ -80,13 +107,13 @@ class Facts:
         for begin in range(0, len(wanted), CHUNK):
             part = wanted[begin : begin + CHUNK]
             marks = ",".join("?" * len(part))
-            query = f"SELECT key, bytes FROM size WHERE key IN ({marks})"  # noqa: S608 - question marks
-            found.update(self._db.rows(query, *part))
+            query = f"SELECT key, bytes, sum FROM size WHERE key IN ({marks})"  # noqa: S608 - question marks
+            found.update(self._rows(query, *part))
         return found
 
     def put_size(self, key: str, size: int) -> None:
         """Keep the size of a content in bytes."""
-        self._db.do("INSERT OR REPLACE INTO size VALUES (?, ?)", (key, size))
+        self._db.do("INSERT OR REPLACE INTO size VALUES (?, ?, ?)", _signed(key, size))
 
     def pointer(self, key: str) -> PointerFact | None:
         """Return what a pointer's bytes were when last read; from memory, unless another mount has written since."""
@@ -97,8 +124,8 @@ class Facts:
                 self._pointers.clear()
             known = self._pointers.get(key)
             if known is None:
-                row = self._one("SELECT sha256, bytes, checked_at, changed_ns FROM pointer WHERE key=?", key)
-                known = PointerFact(*row) if row else None
+                row = self._one("SELECT * FROM pointer WHERE key=?", key)
+                known = PointerFact(*row[1:]) if row else None
                 if known is not None:
                     self._pointers[key] = known
             return known
@@ -111,8 +138,8 @@ class Facts:
             changed = changed_ns
         fact = PointerFact(sha256, size, time.time(), changed)
         self._db.do(
-            "INSERT OR REPLACE INTO pointer VALUES (?, ?, ?, ?, ?)",
-            (key, fact.sha256, fact.size, fact.checked_at, fact.changed_ns),
+            "INSERT OR REPLACE INTO pointer VALUES (?, ?, ?, ?, ?, ?)",
+            _signed(key, fact.sha256, fact.size, fact.checked_at, fact.changed_ns),
         )  # fmt: skip
         with self._db.lock:
             self._pointers[key] = fact
@@ -120,12 +147,38 @@ class Facts:
 
     def archive_index(self, key: str) -> bytes | None:
         """Return the stored index of an archive."""
-        row = self._one("SELECT data FROM archive_index WHERE key=?", key)
-        return bytes(row[0]) if row else None
+        row = self._one("SELECT * FROM archive_index WHERE key=?", key)
+        if row is None:
+            return None
+        self._used[key] = time.time()
+        return bytes(row[1])
 
     def put_archive_index(self, key: str, data: bytes) -> None:
-        """Keep the index of an archive that was read to its end and verified."""
-        self._db.do("INSERT OR REPLACE INTO archive_index VALUES (?, ?)", (key, data))
+        """Keep the index of an archive that was read to its end and verified; those used least lately make room."""
+        with self._db.lock:
+            self._db.do("INSERT OR REPLACE INTO archive_index VALUES (?, ?, ?)", _signed(key, data))
+            self._used[key] = time.time()
+            self._keep_uses()
+            old = [(other,) for other in self._indexes_to_drop() if other != key]
+            for table in ("archive_index", "archive_use") if old else ():
+                self._db.do(f"DELETE FROM {table} WHERE key=?", *old)  # noqa: S608 - a word of ours
+
+    def _keep_uses(self) -> None:
+        """Write down when indexes were used: not when they are, which is on the event loop."""
+        with self._db.lock:
+            used, self._used = self._used, {}
+            self._db.do("INSERT OR REPLACE INTO archive_use VALUES (?, ?)", *used.items())
+
+    def _indexes_to_drop(self) -> Iterator[str]:
+        # Those of which nobody wrote down when they were used come first.
+        known: dict[str, int] = dict(
+            self._db.rows("SELECT key, length(data) FROM archive_index LEFT JOIN archive_use USING (key) ORDER BY at")
+        )
+        too_many = sum(known.values()) - INDEX_BYTES
+        for key, size in known.items():
+            if too_many > 0:
+                yield key
+                too_many -= size
 
     def first_seen(self, keys: Iterable[str]) -> dict[str, int]:
         """Return when each was seen first, in ns; those not seen before are seen now."""
@@ -138,15 +191,16 @@ class Facts:
 
     def _first_seen(self, wanted: list[str], now: int) -> dict[str, int]:
         marks = ",".join("?" * len(wanted))
-        query = f"SELECT key, ns FROM first_seen WHERE key IN ({marks})"  # noqa: S608 - question marks
+        query = f"SELECT key, ns, sum FROM first_seen WHERE key IN ({marks})"  # noqa: S608 - question marks
         with self._db.lock:
-            found: dict[str, int] = dict(self._db.rows(query, *wanted))
-            new = [(key, now) for key in wanted if key not in found]
-            if new:
-                self._db.do("INSERT OR IGNORE INTO first_seen VALUES (?, ?)", *new)
-                # Another mount may have been quicker.
-                found = dict(new) | dict(self._db.rows(query, *wanted))
-            return found
+            found: dict[str, int] = dict(self._rows(query, *wanted))
+            # Another mount may be quicker; what is there and is not right is replaced.
+            for otherwise in ("IGNORE", "REPLACE"):
+                if not (new := [_signed(key, now) for key in wanted if key not in found]):
+                    break
+                self._db.do(f"INSERT OR {otherwise} INTO first_seen VALUES (?, ?, ?)", *new)  # noqa: S608 - a word of ours
+                found = dict(self._rows(query, *wanted))
+            return dict.fromkeys(wanted, now) | found
 
     def memory(self, source: str) -> SourceMemory:
         """Return the memory of one source, by its fingerprint."""
@@ -154,19 +208,23 @@ class Facts:
 
     def remember(self, source: str, key: str, value: object) -> None:
         """Keep a provider's fact."""
-        self._db.do("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", (source, key, json.dumps(value)))
+        self._db.do("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", _signed(source, key, json.dumps(value)))
 
     def recall(self, source: str, key: str) -> Any | None:  # noqa: ANN401 - JSON
         """Return a provider's fact."""
-        row = self._one("SELECT value FROM memory WHERE source=? AND key=?", source, key)
-        return json.loads(row[0]) if row else None
+        row = self._one("SELECT * FROM memory WHERE source=? AND key=?", source, key)
+        return json.loads(row[2]) if row else None
 
     def recall_all(self, source: str, prefix: str) -> list[tuple[str, Any]]:
         """Return a provider's facts whose key begins with ``prefix``."""
         # A range of the primary key: the memory of one source may hold 100,000 facts. No text stands above U+10FFFF.
-        query = "SELECT key, value FROM memory WHERE source=? AND key>=? AND key<?"
-        rows: dict[str, str] = dict(self._db.rows(query, source, prefix, prefix + LAST))
+        query = "SELECT * FROM memory WHERE source=? AND key>=? AND key<?"
+        rows: dict[str, str] = {key: value for _, key, value in self._rows(query, source, prefix, prefix + LAST)}
         return [(key, json.loads(value)) for key, value in rows.items()]
+
+
+def _signed(*values: object) -> Row:
+    return (*values, sum_of(*values))
 
 
 class SourceMemory:

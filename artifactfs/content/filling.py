@@ -140,6 +140,8 @@ class Filler:
                     return True
                 self._check_length(flight, cutter.position)
         end, rest = cutter.end()
+        if flight.total is None and stream.ranged:
+            return self._ask_for_the_whole(flight)
         if flight.total is None:
             self._learn_total(flight, end)
         if end != flight.total:
@@ -166,6 +168,18 @@ class Filler:
         if flight.total is None:
             self._only_whole(flight)
         return flight.total is not None
+
+    def _ask_for_the_whole(self, flight: Flight) -> bool:
+        """Take a part that does not say of how much it is for no end; return that something is left to bring.
+
+        Raises:
+            ProviderMisbehaved: it came where the whole was asked for.
+        """
+        if flight.ref.key in self._unranged:
+            message = "a part of the content came where the whole was asked for, and nothing says of how much"
+            raise errors.ProviderMisbehaved(message, provider=flight.ref.source, subject=flight.ref.key)
+        self._only_whole(flight)
+        return False
 
     def _only_whole(self, flight: Flight) -> None:
         self._unranged[flight.ref.key] = flight

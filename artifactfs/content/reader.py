@@ -105,16 +105,16 @@ class ContentReader:
         prefix = self._prefixes[ref.source]
         return ref.key if ref.key.startswith((prefix, "sha256:")) else prefix + ref.key
 
-    def _keyed(self, ref: ContentRef) -> ContentRef:
+    def keyed(self, ref: ContentRef) -> ContentRef:
         return replace(ref, key=self._key(ref))
 
     async def index(self, archive: ContentRef) -> archive_index.ArchiveIndex:
         """Return the table of an archive's files."""
-        return await self.archives.index(self._keyed(archive))
+        return await self.archives.index(self.keyed(archive))
 
     async def arriving(self, archive: ContentRef) -> ArchiveFlight | None:
         """Return the flight that brings an archive for the first time; None if its index is known."""
-        return await self.archives.arriving(self._keyed(archive))
+        return await self.archives.arriving(self.keyed(archive))
 
     def pointer_fact(self, pointer: Pointer) -> PointerFact | None:
         """Return what a pointer's bytes were when last read."""
@@ -130,7 +130,7 @@ class ContentReader:
         if member.inline is not None:
             content, size = Inline(member.inline), len(member.inline)
         elif member.kind == "file":
-            content = ArchiveMember(self._keyed(archive), member.offset, member.size, member.sha256, flight)
+            content = ArchiveMember(self.keyed(archive), member.offset, member.size, member.sha256, flight)
         return TreeMember(
             member.path, member.kind, content, size, member.executable, member.mtime_ns, member.target, member.serial
         )  # fmt: skip
@@ -183,7 +183,7 @@ class ContentReader:
                 self.archives.key(content)  # an error if the archive has turned out to be damaged
                 return length
             case ContentRef():
-                return await self.fetcher.size(self._keyed(content))
+                return await self.fetcher.size(self.keyed(content))
             case Pointer():
                 _, fact = await self.pin(content, float("inf"))
                 return fact.size
@@ -202,7 +202,7 @@ class ContentReader:
                 _, fact = await self.pin(content, max_age_s)
                 return 0 if before is not None and before.checked_at == fact.checked_at else fact.size
             case ContentRef(access=Access.RANGED | Access.STREAMED):
-                return await self._prefetch_ref(self._keyed(content), max_bytes)
+                return await self._prefetch_ref(self.keyed(content), max_bytes)
             case _:
                 return 0
 
@@ -249,7 +249,7 @@ class ContentReader:
             case Access.LOCAL:
                 return os.pread(self._descriptor(ref), length, offset)
             case Access.RANGED | Access.STREAMED:
-                ref = self._keyed(ref)
+                ref = self.keyed(ref)
                 size = await self.fetcher.size(ref)
                 return await self._read_blocks(ref, offset, min(length, size - offset), size, pattern)
             case _:

@@ -68,6 +68,7 @@ _WITHOUT_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 # disagree about it, which is what an attacker looks for.
 _LOCAL_ONLY = frozenset((b"path", b"linkpath", b"size"))
 _SPARSE_KEY = b"GNU.sparse."
+_REAL_SIZE = b"SCHILY.realsize"  # star's: of a sparse file, whose content here begins with a map of it
 
 # A PAX header, a long name and a long target are all that one member needs, and one for all that follow is rare;
 # without a bound an archive of nothing but such headers would be read for minutes.
@@ -239,7 +240,8 @@ class TarScanner:
         size = 0 if typeflag in _WITHOUT_DATA else tar_fields.size_of(block[_SIZE], pax.get(b"size"))
         if size > self._limits.max_output:
             raise LimitExceeded(f"a member of {size} bytes is announced, {named(self._limits, 'max_output')} bytes")
-        kind, reason = _classify(typeflag, name, size, sparse=sparse)
+        real = pax.get(_REAL_SIZE)
+        kind, reason = _classify(typeflag, name, size, sparse=sparse or bool(real and real != b"%d" % size))
         self._add(
             RawMember(
                 kind=kind,

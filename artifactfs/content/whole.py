@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK
-from artifactfs.errors import LimitExceeded
+from artifactfs.errors import CorruptContent, LimitExceeded
 from artifactfs.model.limits import ANSWERS, AnswerLimits, named
 from artifactfs.providers.base import ContentStream
 
@@ -26,6 +26,16 @@ def check_size(size: int, limits: AnswerLimits) -> None:
         raise LimitExceeded(
             f"the content is larger than {named(limits, 'max_file_bytes')} bytes, and must be read whole"
         )
+
+
+def _check_end(size: int, announced: int | None) -> None:
+    """Refuse a part, asked for or not, where the whole was wanted.
+
+    Raises:
+        CorruptContent: as ``read_whole`` says.
+    """
+    if announced is not None and size != announced:
+        raise CorruptContent(f"the content ended after {size} of {announced} bytes")
 
 
 @asynccontextmanager
@@ -45,6 +55,7 @@ async def read_whole(
 
     Raises:
         LimitExceeded: it is larger than content that has to be read whole may be, or says that it will be.
+        CorruptContent: it has another size than it says.
     """
     digest, buffer, number, size = hashlib.sha256(), bytearray(), 0, 0
     try:
@@ -60,6 +71,7 @@ async def read_whole(
                     del buffer[:BLOCK]
                     number += 1
                     await store.room()
+            _check_end(size, stream.total)
         if buffer:
             store.write(key, number, bytes(buffer))
     except BaseException:

@@ -111,6 +111,9 @@ def title(data: bytes) -> None:
         assert names.decode(name) in {one, None}
         typed = names.decode(one)
         assert typed is None or names.encode(typed) == one
+        names.shown_target(one).encode()
+        meant = names.meant_target(one)
+        assert meant is None or names.shown_target(meant) == one
     given = names.assign(
         [Claim(first, "1", "art_1"), Claim(second, "2", "art_1"), Claim(second, "3", "art_3", folder=True)]
     )

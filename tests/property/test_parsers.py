@@ -22,7 +22,7 @@ from artifactfs.content import archive_index, gunzip, tar_fields, tar_headers
 from artifactfs.content.restart import RestartMap
 from artifactfs.daemon import control
 from artifactfs.errors import CorruptContent
-from artifactfs.journal import records
+from artifactfs.journal import rows
 from artifactfs.model import codec
 from artifactfs.model.entry import Accepts, Artifact, ArtifactKind, DirRef, Folder, Listing, Role, Version
 from artifactfs.model.limits import Limits
@@ -174,7 +174,7 @@ def test_a_damaged_listing_is_said_to_be(chance: random.Random, within: bool, va
 
 @pytest.fixture
 def _told(expected_logs: LogGuard) -> None:
-    expected_logs("cannot be read and is left as it is", logger="artifactfs.journal.records", level=logging.WARNING)
+    expected_logs("cannot be read and is left as it is", logger="artifactfs.journal.rows", level=logging.WARNING)
 
 
 @pytest.mark.usefixtures("_told")
@@ -186,9 +186,9 @@ def _told(expected_logs: LogGuard) -> None:
 )
 def test_a_record_of_the_journal_is_one_or_is_left_as_it_is(what: str, state: bytes, error: str, facts: str) -> None:
     """Never an error: what cannot be read may be the only copy of somebody's change."""
-    found = records._record((1, state, what, 0, error, facts, 0, 0, 0))
+    found = rows.record_of((1, state, what, 0, error, facts, 0, 0, 0, 5, rows.NO_SUM))
     assert found is None or isinstance(found.what, dict)
-    assert records._record((1, state, what[:-1], 0, error, "{", 0, 0, 0)) is None
+    assert rows.record_of((1, state, what[:-1], 0, error, "{", 0, 0, 0, 5, rows.NO_SUM)) is None
 
 
 # -- the control socket ----------------------------------------------------------------------------------------

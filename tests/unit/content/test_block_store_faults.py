@@ -8,13 +8,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
-from artifactfs.content import cache_check
+from artifactfs.content import block_store, cache_check
 from artifactfs.content.block_store import BlockStore
+from artifactfs.content.block_table import Entry
 from artifactfs.content.extents import BLOCK
 from tests.support.blocks import LIMIT, block, files
 from tests.support.tiny_disk import tiny
@@ -234,3 +237,55 @@ def test_a_batch_that_fails_leaves_no_file(cache: Path, store: BlockStore, monke
         store.flush()
     assert (files(cache), store.present("a"), store.present("b")) == ([], set(), set())
     assert store.put("a", 0, block(1))
+
+
+@pytest.mark.parametrize("what", ["a pipe", "a link", "a link to nowhere", "a directory"])
+def test_other_things_in_the_place_of_files(cache: Path, store: BlockStore, tmp_path: Path, what: str) -> None:
+    """Nobody waits for them, nothing is read or written elsewhere, and what is kept next takes their place."""
+    elsewhere = tmp_path / "elsewhere"
+    assert store.put("a", 0, block(1))
+    (path,) = [one for one in (cache / "blocks").rglob("*") if one.is_file()]
+    path.unlink()
+    match what:
+        case "a pipe":
+            os.mkfifo(path)
+        case "a link":
+            elsewhere.write_bytes(block(1))
+            path.symlink_to(elsewhere)
+        case "a link to nowhere":
+            path.symlink_to(elsewhere)
+        case _:
+            path.mkdir()
+            (path / "file").touch()
+    again = BlockStore(cache, LIMIT, min_free=0)
+    assert again.get("a", 0) is None
+    assert again.put("a", 0, block(1))
+    assert again.get("a", 0) == block(1)
+    assert again.put("a", 1, block(2))
+    again.close()
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert elsewhere.exists() == (what == "a link")
+
+
+async def test_a_disk_that_hangs_is_a_miss(cache: Path, store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for the one reader that finds out alone; and nobody else waits for it for a while."""
+    assert store.put("a", 0, block(1))
+    again, hung = BlockStore(cache, LIMIT, min_free=0), threading.Event()
+    read, asked = again._table.read, list[Entry]()
+
+    def hanging(entry: Entry) -> tuple[Entry | None, bytes | None]:
+        asked.append(entry)
+        hung.wait(60)
+        return read(entry)
+
+    monkeypatch.setattr(again._table, "read_cached", lambda _entry: None)
+    monkeypatch.setattr(again._table, "read", hanging)
+    monkeypatch.setattr(block_store, "HUNG_S", 0.1)
+    with trio.fail_after(10):
+        assert [await again.fetch("a", 0) for _ in range(3)] == [None] * 3
+    assert len(asked) == 1
+    monkeypatch.setattr(again, "_hangs_until", 0.0)
+    hung.set()
+    assert await again.fetch("a", 0) == block(1)
+    again.close()

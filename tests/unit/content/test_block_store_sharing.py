@@ -318,7 +318,7 @@ def test_another_program_can_read_the_cache(tmp_path: Path, store: BlockStore) -
     name = fill(store, "a", block(1), block(2, 77))
     store.flush()
     db = sqlite3.connect(f"file:{tmp_path}/blocks.db?mode=ro", uri=True)
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (3,)
     ((file,),) = db.execute("SELECT file FROM name JOIN blob ON blob.id=name.blob WHERE key=?", (name,)).fetchall()
     rows = db.execute(
         "SELECT number, length, crc FROM name JOIN block USING (blob) WHERE key='a' ORDER BY number"

@@ -115,15 +115,13 @@ def test_a_database_that_is_only_locked_is_left_alone(
     assert not [p for p in tmp_path.iterdir() if ".broken-" in p.name]
 
 
-def test_a_database_of_version_1_keeps_what_is_in_it(tmp_path: Path) -> None:
+def test_a_database_of_an_earlier_version_keeps_what_is_in_it(tmp_path: Path) -> None:
     """A later version adds to what is there; the first half of a migration that fails is not there."""
     path = tmp_path / "facts.db"
     facts = Facts(path)
     facts.put_size("a", 1)
     facts.memory("s").put("k", [1])
     facts.close()
-    with closing(sqlite3.connect(path)) as old:  # as 0.1.0 left it
-        assert old.execute("PRAGMA user_version").fetchone()[0] == 1
     second = "CREATE TABLE more (x INTEGER); INSERT INTO more SELECT bytes FROM size;"
     with pytest.raises(sqlite3.DatabaseError):
         database.open_database(path, (*MIGRATIONS, second + "nonsense"))
@@ -220,3 +218,52 @@ def test_a_pointer_that_another_mount_has_read_is_the_newer_one(tmp_path: Path) 
     assert mine.pointer("q") is None
     mine.close()
     other.close()
+
+
+def test_a_services_ids_are_kept_whatever_is_in_them(tmp_path: Path) -> None:
+    """Lone surrogates, which JSON can carry and SQLite cannot; each stays apart from what stands for it there."""
+    ids = ["\ud800", "\udc00\ud800", "\0d800", "\0", "\0\ud800", "\\ud800", "plain", "\0000000"]
+    with closing(Facts(tmp_path / "facts.db")) as facts:
+        assert facts.first_seen(ids).keys() == set(ids)
+        for number, one in enumerate(ids):
+            facts.put_size(one, number)
+            facts.put_archive_index(one, b"%d" % number)
+            facts.put_pointer(one, "ab" * 32, number)
+            facts.memory(one).put(f"run/{one}", one)
+    with closing(Facts(tmp_path / "facts.db")) as again:
+        assert again.sizes(ids) == {one: number for number, one in enumerate(ids)}
+        assert [again.archive_index(one) for one in ids] == [b"%d" % number for number, _ in enumerate(ids)]
+        assert [fact.size for fact in map(again.pointer, ids) if fact] == list(range(len(ids)))
+        assert [again.memory(one).items("run/") for one in ids] == [[(f"run/{one}", one)] for one in ids]
+
+
+def test_of_many_archives_the_ones_used_last_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount that sees versions of a tree for months must not fill the disk with what it knows of them."""
+    monkeypatch.setattr("artifactfs.content.facts.INDEX_BYTES", 40_000)
+    facts = Facts(tmp_path / "facts.db")
+    for number in range(100):
+        facts.put_archive_index(f"v{number}", bytes(10_000))
+        assert facts.archive_index("v0") == bytes(10_000), "in use"
+        assert facts.archive_index(f"v{number}") == bytes(10_000)
+    facts.put_archive_index("large", bytes(50_000))
+    facts.close()
+    again = Facts(tmp_path / "facts.db")
+    assert [number for number in range(100) if again.archive_index(f"v{number}") is not None] == []
+    assert again.archive_index("large") == bytes(50_000), "the last one is kept, whatever it takes"
+    again.put_archive_index("next", b"small")
+    assert again.archive_index("large") is None
+    again.close()
+    assert (tmp_path / "facts.db").stat().st_size < 300_000
+
+
+def test_archives_known_to_an_earlier_version_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wrote down when they were used."""
+    with closing(sqlite3.connect(tmp_path / "facts.db", isolation_level=None)) as old:
+        old.executescript(VERSION_1)
+        old.execute("INSERT INTO archive_index VALUES ('old', ?)", (bytes(30_000),))
+    monkeypatch.setattr("artifactfs.content.facts.INDEX_BYTES", 40_000)
+    facts = Facts(tmp_path / "facts.db")
+    facts.put_archive_index("new", bytes(20_000))
+    assert facts.archive_index("old") is None
+    assert facts.archive_index("new") == bytes(20_000)
+    facts.close()

@@ -42,6 +42,7 @@ class Server:
         gate: what each answer waits for before its first byte.
         leave: what requests of the background wait for before they are sent.
         stall_after: after how many bytes of an answer nothing more comes.
+        parts_unasked: whether it says "a part" also to who has asked for the whole.
         asked: the ranges that were asked for.
         lanes: the lanes they were asked for in.
         sent: bytes that went out.
@@ -55,6 +56,7 @@ class Server:
     gate: trio.Event | None = None
     leave: trio.Event | None = None
     stall_after: int | None = None
+    parts_unasked: bool = False
     asked: list[tuple[int, int | None]] = field(default_factory=list)
     lanes: list[Lane] = field(default_factory=list)
     sent: int = 0
@@ -72,7 +74,8 @@ class Server:
         end = len(self.data) if not self.ranged or span.length is None else min(len(self.data), offset + span.length)
         total = (len(self.data) if self.announced is None else self.announced) if self.says_total else None
         limit = self.breaks.pop(0) if self.breaks else None
-        yield ContentStream(offset, total, self.ranged, self._chunks(offset, end, limit))
+        is_part = self.ranged and (self.parts_unasked or bool(offset) or span.length is not None)
+        yield ContentStream(offset, total, is_part, self._chunks(offset, end, limit))
 
     async def _chunks(self, begin: int, end: int, limit: int | None) -> AsyncIterator[bytes]:
         for at in range(begin, end, CHUNK):
@@ -156,7 +159,7 @@ async def test_asking_for_the_size_again_while_the_answer_is_taken_in_costs_noth
     world: World, says_total: bool
 ) -> None:
     """A stat and an open ask for one size a moment apart, also after the first block has come: one request."""
-    server = Server(content(1000), says_total=says_total)
+    server = Server(content(1000), ranged=says_total, says_total=says_total)
     fetcher, ref = world.fetcher(server), reference()
     kept = trio.Event()
     put = fetcher._filler._keep
@@ -405,6 +408,18 @@ async def test_ranges_of_a_size_that_nobody_says(world: World, size: int) -> Non
     assert len(server.asked) <= 2
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert world.facts.sizes(["key"]) == {"key": size}
+
+
+async def test_a_part_that_does_not_say_of_how_much_is_not_the_whole(world: World) -> None:
+    """`bytes 0-9/*` in place of more, which HTTP allows: ten bytes would be shown as all there is."""
+    server = Server(content(100), says_total=False, parts_unasked=True)
+    fetcher, ref = world.fetcher(server), reference()
+    with pytest.raises(errors.ProviderMisbehaved, match="nothing says of how much"):
+        await fetcher.size(ref)
+    assert server.asked == [(0, PROBE_BYTES), (0, None)]
+    with pytest.raises(errors.ProviderMisbehaved):
+        await fetcher.block(ref, 0)
+    assert world.facts.sizes(["key"]) == {}
 
 
 async def test_a_range_that_is_cut_goes_on_where_it_was(world: World) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
 from artifactfs.content.metadata import KeptListing, KeptVersions, Metadata
 from artifactfs.model.entry import DirRef, Empty, Folder, Version
 from tests.support.log_guard import LogGuard
+from tests.support.other_things import put_in_place
 from tests.support.tiny_disk import tiny
 
 REF = DirRef("s", "folder", ("x",))
@@ -81,6 +83,50 @@ async def test_what_starts_without_a_disk_goes_on_in_memory(tmp_path: Path, how:
         assert await kept(facts.metadata) == KEPT
         for made in (again, facts):
             made.close()
+
+
+@pytest.mark.parametrize("what", ["a directory", "a pipe", "a link", "a link to nowhere"])
+async def test_what_is_no_database_makes_way(tmp_path: Path, what: str) -> None:
+    """In the place of any of them, or of its log: nobody else would take it away, and nothing would be kept again."""
+    for part in ("", "-wal"):
+        cache = tmp_path / f"cache{part}"
+        cache.mkdir()
+        for name in ("facts.db", "blocks.db"):
+            put_in_place(cache / f"{name}{part}", what)
+        facts, blocks = Facts(cache / "facts.db"), BlockStore(cache, 1 << 30, min_free=0)
+        facts.put_size("a", 1)
+        assert blocks.put("a", 0, b"block" * 1000)
+        facts.close()
+        blocks.close()
+        again, blocks = Facts(cache / "facts.db"), BlockStore(cache, 1 << 30, min_free=0)
+        assert (again.sizes(["a"]), blocks.get("a", 0)) == ({"a": 1}, b"block" * 1000)
+        again.close()
+        blocks.close()
+
+
+async def test_who_holds_the_database_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a mount that was stopped in the midst of a transaction: the event loop of this one asks and learns on."""
+    monkeypatch.setattr("artifactfs.content.lasting.RETRY_S", 3.0)
+    facts = Facts(tmp_path / "facts.db")
+    with closing(sqlite3.connect(tmp_path / "facts.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begin = time.monotonic()
+        for number in range(100):
+            facts.put_size(f"key {number}", number)
+            assert facts.sizes([f"key {number}"]) == {f"key {number}": number}
+        assert time.monotonic() - begin < 2.5
+        other.execute("ROLLBACK")
+    with trio.fail_after(20):
+        while _on_disk(tmp_path / "facts.db") < 100:
+            await trio.sleep(0.1)
+            facts.put_size("key 0", 0)
+    facts.close()
+
+
+def _on_disk(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        found: int = db.execute("SELECT count(*) FROM size").fetchone()[0]
+    return found
 
 
 async def test_what_was_there_and_is_read_only_is_not_asked_for(tmp_path: Path) -> None:
@@ -183,3 +229,18 @@ async def test_a_flipped_bit_in_what_is_kept_is_not_shown(tmp_path: Path, table:
             again = Metadata(tmp_path / "metadata.db")
             assert (await again.listing("s", REF) if table == "part" else await again.versions("s", "a")) is None
             again.close()
+
+
+def test_what_another_process_kept_from_the_disk_is_there_after_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has let go of it since, but nothing more was learnt: the last facts are no fewer than the others."""
+    monkeypatch.setattr("artifactfs.content.lasting.RETRY_S", 60.0)
+    facts = Facts(tmp_path / "facts.db")
+    with closing(sqlite3.connect(tmp_path / "facts.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        seen = facts.first_seen(["s"])
+    facts.close()
+    later = Facts(tmp_path / "facts.db")
+    assert later.first_seen(["s"]) == seen
+    later.close()
