@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from artifactfs.journal.marks import is_marked, set_mark
 from artifactfs.providers.base import Draft
 
 CHUNK = 1 << 20
@@ -131,7 +132,13 @@ class Staged:
         with self._breaking():
             self._demand_disk(size)
             self.charge(size)
-            os.ftruncate(self.fd, size)
+            if size < self.size:
+                # That it is shorter than it was acknowledged to be is no damage. And after: it may be sealed just now.
+                set_mark(self.fd, marked=False)
+                os.ftruncate(self.fd, size)
+                set_mark(self.fd, marked=False)
+            else:
+                os.ftruncate(self.fd, size)
         self.settle()
         self.uncopied = 0
         if size == 0:
@@ -200,11 +207,18 @@ class Staged:
         """Return what is to be saved, hashed; ``base_sha256`` is of the content that the writer had seen.
 
         It was acknowledged: what somebody has removed meanwhile is saved from the open file.
+
+        Raises:
+            OSError: EIO, it is shorter than it was acknowledged to be, and no writer has made it so.
         """
         digest, offset = hashlib.sha256(), 0
         while chunk := os.pread(self.fd, CHUNK, offset):
             digest.update(chunk)
             offset += len(chunk)
+        if offset < self.sealed_size and not self.dirty and is_marked(Path(f"/proc/self/fd/{self.fd}")):
+            raise OSError(
+                errno.EIO, f"{offset} of the {self.sealed_size} bytes that were saved are left in {self.path}"
+            )
         mtime_ns = self.mtime_ns or time.time_ns()
         path = self.path if self.has_its_name else Path(f"/proc/self/fd/{self.fd}")
         return Draft(path, offset, digest.hexdigest(), self.executable, mtime_ns, base_sha256)

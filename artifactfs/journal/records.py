@@ -10,40 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import re
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from artifactfs.database import NewerError, connect
-from artifactfs.journal.states import State
+from artifactfs.database import NewerError, as_damage, connect
+from artifactfs.journal.marks import mark, unmark
+from artifactfs.journal.rows import LOAD, MIGRATIONS, PUT, SIGN, Record, plain, prepare, record_of, row_of
+from artifactfs.journal.write_ahead import is_damaged
+
+__all__ = ["Journal", "Record", "sync_directory"]
 
 log = logging.getLogger(__name__)
 
-MIGRATIONS = (
-    """
-    CREATE TABLE changes (
-        number INTEGER PRIMARY KEY,
-        state TEXT NOT NULL,
-        what TEXT NOT NULL,
-        tries INTEGER NOT NULL,
-        error TEXT NOT NULL,
-        facts TEXT NOT NULL,
-        since_ns INTEGER NOT NULL,
-        executable INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL
-    ) STRICT
-    """,
-    "CREATE TABLE used (id INTEGER PRIMARY KEY CHECK (id = 1), highest INTEGER NOT NULL) STRICT",
-    "ALTER TABLE changes ADD COLUMN size INTEGER NOT NULL DEFAULT -1",
-)
 # 4 KiB each; some 30 commits of one record.
 CHECKPOINT_PAGES = 64
 # The directory is locked for one mount, so the database is its alone: no -shm file, which a full disk could not grow.
@@ -55,52 +38,14 @@ RESERVE = 3 * CHECKPOINT_PAGES * 4096
 
 # How every SQLite database begins.
 _MAGIC = b"SQLite format 3\0"
-_LOAD = """
-    SELECT number, state, what, tries, error, facts, since_ns, executable, mtime_ns, size FROM changes ORDER BY number
-"""
-_PUT = """
-    INSERT INTO changes (number, state, what, tries, error, facts, since_ns, executable, mtime_ns, size)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (number) DO UPDATE SET
-        state = excluded.state, what = excluded.what, tries = excluded.tries, error = excluded.error,
-        facts = excluded.facts, since_ns = excluded.since_ns, executable = excluded.executable,
-        mtime_ns = excluded.mtime_ns, size = max(changes.size, excluded.size)
-"""
 _USED = "INSERT INTO used VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET highest = excluded.highest"
 _ASIDE = re.compile(r".*\.damaged-(\d+)")
 
 
-@dataclass(slots=True)
-class Record:
-    """One change that was acknowledged.
-
-    Attributes:
-        number: of the change, and of its draft where it has one; their order is that of the changes.
-        what: the intent, JSON values.
-        state: where it stands.
-        tries: how many have failed, or as the publisher counts them.
-        error: of the last try, for people.
-        facts: what earlier tries have noted.
-        since_ns: when it was first acknowledged, since the epoch.
-        executable, mtime_ns: of its draft; set by ``Staging.seal``.
-        size: of its draft, in bytes, when that was made durable; what is behind was never acknowledged. It never
-            shrinks here: a draft that did is as long as it is. -1: nobody knows.
-    """
-
-    number: int
-    what: dict[str, Any]
-    state: State = State.SEALED
-    tries: int = 0
-    error: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
-    since_ns: int = field(default_factory=time.time_ns)
-    executable: bool = False
-    mtime_ns: int = 0
-    size: int = -1
-
-
 class Journal:
     """The records of one directory of drafts; for any thread, blocking.
+
+    ``unread`` are the numbers of the records that made no sense when they were loaded last.
 
     Records speak of each other and of drafts by their numbers: one that was ever given to something is not given again
     as long as the database is there.
@@ -121,6 +66,7 @@ class Journal:
         self._known: set[int] = set()
         self._identity: tuple[int, int] | None = None
         self._holds_reserve = False
+        self.unread: frozenset[int] = frozenset()
         self._counting = threading.Lock()
         self._highest, self._noted = highest, 0
         if path.exists():
@@ -131,9 +77,11 @@ class Journal:
         path = self.path
         try:
             with _as_os_error():
-                with path.open("rb") as file:  # SQLite would take an empty one for new, and delete its log
-                    if file.read(len(_MAGIC)) != _MAGIC:
-                        raise sqlite3.DatabaseError("it is no database")  # noqa: TRY301 - one way to be damaged
+                if not _is_database(path):
+                    raise sqlite3.DatabaseError("it is no database")  # noqa: TRY301 - one way to be damaged
+                if is_damaged(path.with_name(f"{path.name}-wal")):
+                    # SQLite would leave out what is behind the damage, and say nothing.
+                    raise sqlite3.DatabaseError("its log is damaged")  # noqa: TRY301 - another way
                 self._connection()
         except NewerError:
             raise
@@ -172,8 +120,10 @@ class Journal:
         with self._lock, _as_os_error(damage_too=True):
             if (db := self._connection()) is None:
                 return []
-            rows = db.execute(_LOAD).fetchall()
-        return [record for row in rows if (record := _record(row)) is not None]
+            rows = db.execute(LOAD).fetchall()
+        records = [record for row in rows if (record := record_of(row)) is not None]
+        self.unread = frozenset({row[0] for row in rows} - {record.number for record in records})
+        return records
 
     def put(self, *records: Record, drop: Iterable[int] = ()) -> None:
         """Record changes and forget others, durably and at once.
@@ -181,7 +131,7 @@ class Journal:
         Raises:
             OSError: the disk says no, and nothing is changed.
         """
-        rows, gone = [_row(record) for record in records], set(drop)
+        rows, gone = [row_of(record) for record in records], set(drop)
         with self._lock:
             gone &= self._known
             if not rows and not gone:
@@ -191,15 +141,23 @@ class Journal:
             self._follow(is_new=is_new)
             if is_new:
                 self._hold_reserve()
+            unmark(self.path.parent, gone)
             try:
-                self._commit(rows, gone)
-            except OSError as error:
-                if error.errno != errno.ENOSPC or is_new:
-                    raise
-                self._make_room()
-                self._commit(rows, gone)
+                self._commit_somehow(rows, gone, is_new=is_new)
+            except BaseException:
+                mark(self.path.parent, gone)
+                raise
             self._known |= numbers
             self._known -= gone
+
+    def _commit_somehow(self, rows: list[tuple[object, ...]], gone: set[int], *, is_new: bool) -> None:
+        try:
+            self._commit(rows, gone)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or is_new:
+                raise
+            self._make_room()
+            self._commit(rows, gone)
 
     def close(self) -> None:
         """Close the database; it is opened again by the next ``put``."""
@@ -221,7 +179,8 @@ class Journal:
             db = self._connection() or self._create()
             db.execute("BEGIN IMMEDIATE")
             try:
-                db.executemany(_PUT, rows)
+                db.executemany(PUT, rows)
+                db.executemany(SIGN, [row[:1] for row in rows])
                 db.executemany("DELETE FROM changes WHERE number = ?", [(number,) for number in gone])
                 if (highest := self._highest) > self._noted:
                     db.execute(_USED, (highest,))
@@ -240,6 +199,7 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         db = connect(self.path, MIGRATIONS, *PRAGMAS)
         try:
+            prepare(db)
             db.text_factory = bytes  # text that is damaged is a matter of its record alone
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != b"ok":
@@ -265,12 +225,14 @@ class Journal:
                 raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (journal: its directory was removed)")
             return  # what is recorded stands in memory, too, and is published from there
         with _as_os_error(damage_too=True):
-            rows = [tuple(_plain(value) for value in row) for row in self._db.execute(_LOAD).fetchall()]
+            rows = [tuple(plain(value) for value in row) for row in self._db.execute(LOAD).fetchall()]
             self._db.close()
             self._db, self._holds_reserve = None, False
             db = self._create()
             db.execute("BEGIN IMMEDIATE")
-            db.executemany(_PUT, rows)
+            db.executemany(PUT, [row[:-1] for row in rows])
+            # As they were: damage does not become right by being copied.
+            db.executemany("UPDATE changes SET sum = ? WHERE number = ?", [(row[-1], row[0]) for row in rows])
             db.execute("COMMIT")
             self._known = {number for (number,) in db.execute("SELECT number FROM changes")}
         log.warning("the journal of changes was removed while it was in use, and is written again: %s", self.path)
@@ -344,7 +306,8 @@ def sync_directory(path: Path) -> None:
 def _as_os_error(*, damage_too: bool = False) -> Iterator[None]:
     """Turn SQLite's words for what the disk says into the system's; those for damage only on demand."""
     try:
-        yield
+        with as_damage():
+            yield
     except sqlite3.OperationalError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code is the code
         if code == sqlite3.SQLITE_ERROR and not damage_too:  # a table or a column that is not there
@@ -357,38 +320,17 @@ def _as_os_error(*, damage_too: bool = False) -> Iterator[None]:
         raise
 
 
+def _is_database(path: Path) -> bool:
+    """Tell whether a file looks like one: SQLite would take an empty one for new, and delete its log."""
+    if path.is_symlink() or not path.is_file():  # a pipe would be waited for
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _plain(value: object) -> object:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _row(record: Record) -> tuple[object, ...]:
-    # All text is JSON of ASCII: names and messages may hold bytes that are no UTF-8, which SQLite refuses.
-    return (
-        record.number, record.state.value, json.dumps(record.what), record.tries, json.dumps(record.error),
-        json.dumps(record.facts), record.since_ns, int(record.executable), record.mtime_ns, record.size,
-    )  # fmt: skip
-
-
-def _record(row: tuple[Any, ...]) -> Record | None:
-    number, state, what, tries, error, facts, since_ns, *of_draft = row
-    try:
-        known = {str(key): str(value) for key, value in json.loads(facts).items()}
-        intent = json.loads(what)
-        if not isinstance(intent, dict):
-            raise TypeError("its intent is no object")  # noqa: TRY301 - as for the other ways to make no sense
-        text = str(json.loads(error))
-        executable, mtime_ns, size = of_draft
-        return Record(
-            number, intent, State(state.decode()), tries, text, known, since_ns, bool(executable), mtime_ns, size
-        )
-    except (ValueError, TypeError, AttributeError) as cause:
-        log.warning("the record of change %d cannot be read and is left as it is: %s", number, cause)
-        return None

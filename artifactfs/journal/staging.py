@@ -14,6 +14,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 from artifactfs import private
 from artifactfs.database import NewerError
 from artifactfs.journal.drafts import SPARSE, Room, Staged, copy_content
+from artifactfs.journal.marks import is_marked, path_of, set_mark
 from artifactfs.journal.records import Journal, Record, sync_directory
 from artifactfs.journal.states import State
 
@@ -57,6 +59,7 @@ class Staging:
         except BaseException:
             os.close(self._lock)
             raise
+        self._unread: set[int] = set()
         self._room = Room(max_bytes, sum(path.stat().st_size for path in drafts.values()))
 
     def __repr__(self) -> str:
@@ -110,9 +113,9 @@ class Staging:
 
     @property
     def lost(self) -> list[Path]:
-        """Return the drafts whose records were in a database that is damaged, oldest first; nothing deletes them."""
-        known, lost_up_to = set(self.journal.numbers()), self.journal.lost_up_to
-        return [path for number, path in sorted(self._drafts().items()) if number <= lost_up_to and number not in known]
+        """Return the drafts whose records are damaged, or gone with a database; oldest first. Nothing deletes them."""
+        known = set(self.journal.numbers()) - self.journal.unread - self._unread
+        return [path for number, path in sorted(self._drafts().items()) if number not in known and self._is_kept(path)]
 
     def close(self) -> None:
         """Give the directory up; it goes if no record is left in it, with the drafts that nobody was told are kept."""
@@ -141,7 +144,7 @@ class Staging:
         if not _is_open_at(self._lock, self.root):
             self._begin_anew()
         number = self.next_number()
-        path = self._path(number)
+        path = path_of(self.root, number)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         return Staged(path, fd, number, new=True, room=self._room)
 
@@ -149,9 +152,11 @@ class Staging:
         """Begin a draft with the content of another, which shares its blocks where the file system can do so.
 
         Raises:
-            OSError: there is no room, or the disk says no; the other draft is as it was.
+            OSError: there is no room, or the disk says no; the other draft is as it was. Or that one is closed.
         """
         with staged.lock:
+            if staged.closed:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             if staged.broken is not None:
                 raise OSError(staged.broken.errno, staged.broken.strerror)
             twin = self.open()
@@ -166,8 +171,8 @@ class Staging:
             twin.dirty = twin.touched = True
             return twin
 
-    def seal(self, staged: Staged, record: Record) -> None:
-        """Make content and intent durable.
+    def seal(self, staged: Staged, record: Record, *others: Record) -> None:
+        """Make content and intent durable, at once with other records.
 
         Nothing happens to a draft that is closed or deleted. The record has the number of the draft.
 
@@ -190,7 +195,10 @@ class Staging:
                     sync_directory(self.root)
                     staged.new = False
                 record.executable, record.mtime_ns, record.size = staged.executable, staged.mtime_ns, size
-                self.journal.put(record)
+                self.journal.put(record, *others)
+                set_mark(staged.fd, marked=True)
+                if staged.size < size:  # its writer has made it shorter meanwhile
+                    set_mark(staged.fd, marked=False)
                 staged.sealed, staged.sealed_size = True, size
             except OSError:
                 staged.dirty = True
@@ -248,40 +256,49 @@ class Staging:
         done = [record.number for record in records if record.state is State.PUBLISHED]
         self.journal.put(drop=done)
         self._drop_unrecorded()
+        self._unread = set()
         drafts, found = self._drafts(), list[tuple[Record, Staged | None]]()
         for record in records:
             if record.state is State.PUBLISHED:
                 continue
             path = drafts.get(record.number)
             try:
-                found.append((record, self._reopen(path, record) if path else None))
+                found.append((record, _reopened(path, record, self._room) if path else None))
             except OSError as error:
+                self._unread.add(record.number)
                 log.warning("a draft cannot be opened; it and its record stay: %s", error)
         return found
 
-    def _reopen(self, path: Path, record: Record) -> Staged:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if 0 <= record.size < (size := os.fstat(fd).st_size):
-            # Of what was being written when the process ended there may be a part.
-            os.ftruncate(fd, record.size)
-            self._room.give(size - record.size)
-        staged = Staged(path, fd, record.number, touched=True, sealed=True, room=self._room)
-        staged.executable, staged.mtime_ns, staged.charged = record.executable, record.mtime_ns, staged.size
-        staged.sealed_size = record.size
-        return staged
-
     def _drop_unrecorded(self) -> None:
-        known, lost_up_to = set(self.journal.numbers()), self.journal.lost_up_to
+        known = set(self.journal.numbers())
         for number, path in self._drafts().items():
-            if number > lost_up_to and number not in known:
+            if number not in known and not self._is_kept(path):
                 self._room.give(path.stat().st_size)
                 path.unlink()
 
     def _drafts(self) -> dict[int, Path]:
         return {int(path.stem): path for path in self.root.glob("*.draft") if path.stem.isdecimal()}
 
-    def _path(self, number: int) -> Path:
-        return self.root / f"{number}.draft"
+    def _is_kept(self, path: Path) -> bool:
+        """Tell whether somebody was told that a draft is kept, or may have been, as far as the draft says so."""
+        return int(path.stem) <= self.journal.lost_up_to or is_marked(path)
+
+
+def _reopened(path: Path, record: Record, room: Room) -> Staged:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    found = os.fstat(fd)
+    size = found.st_size
+    if not stat.S_ISREG(found.st_mode) or (size < record.size and is_marked(path)):
+        os.close(fd)
+        raise OSError(errno.EIO, f"it has {size} of the {record.size} bytes that were acknowledged", str(path))
+    if 0 <= record.size < size:
+        # Of what was being written when the process ended there may be a part.
+        os.ftruncate(fd, record.size)
+        room.give(size - record.size)
+    staged = Staged(path, fd, record.number, touched=True, sealed=True, room=room)
+    staged.executable, staged.mtime_ns, staged.charged = record.executable, record.mtime_ns, staged.size
+    staged.sealed_size = record.size
+    return staged
 
 
 def _is_open_at(fd: int, path: Path) -> bool:
