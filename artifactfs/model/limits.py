@@ -14,6 +14,7 @@ _KEYS = {
     "max_header_bytes": "max-header",
     "max_answer_bytes": "max-answer",
     "max_file_bytes": "max-file",
+    "max_listing_rows": "max-listing",
 }
 
 
@@ -64,6 +65,8 @@ class AnswerLimits:
         max_redirects: of one request, more than any of the services needs (one); browsers stop at 20.
         max_file_bytes: of content whose size nobody announced, or that has to be read whole before any of it can be
             shown: the cache's default size, more could not be kept. What comes by ranges has no limit.
+        max_listing_rows: of one list, over all its pages. What they take of memory is in docs/limits.md: this bounds
+            one directory to a few GB.
     """
 
     max_answer_bytes: int = 64 * MIB
@@ -71,6 +74,7 @@ class AnswerLimits:
     max_json_depth: int = 950
     max_redirects: int = 5
     max_file_bytes: int = 10 * 1024 * MIB
+    max_listing_rows: int = 1_000_000
 
 
 ANSWERS = AnswerLimits()

@@ -42,6 +42,7 @@ KINDS: Mapping[int, type[errors.ArtifactFSError]] = {
     501: errors.NotPermitted,
 }
 
+PARTIAL = 206
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Times travel to the kernel as signed 64-bit nanoseconds: the years 1677 to 2262.
 MAX_TIME_NS = 2**63 - 1
@@ -160,6 +161,9 @@ def refuse(status: int, headers: Mapping[str, str], body: bytes, source: str, su
 def _parsed(reply: Reply, source: str, subject: str) -> object:
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP's own numbers
         refuse(reply.status, reply.headers, reply.body, source, subject)
+    if reply.status == PARTIAL:
+        message = "a part of an answer came, and nobody has asked for a part"
+        raise errors.ProviderMisbehaved(message, provider=source, subject=subject, status=reply.status)
     if not reply.body.strip():
         message = f"the answer is empty ({reply.status})"
         raise errors.ProviderMisbehaved(message, provider=source, subject=subject, status=reply.status)

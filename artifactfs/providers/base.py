@@ -179,6 +179,14 @@ class Announcing(Protocol):
         """
 
 
+@runtime_checkable
+class Revised(Protocol):
+    """A ``Provider`` that tells for next to nothing whether anything has changed, so that it need not be listed."""
+
+    async def revision(self) -> int:
+        """Return a number that is another one after any change of what its listings say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """Content to be saved: a sealed file that will not change any more.

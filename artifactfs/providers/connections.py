@@ -6,6 +6,8 @@ Rules of this file:
 * The newest idle connection goes first; what a request costs does not depend on how many there are (httpcore's pool
   looks at all of them: with 32 a request costs 770 us of CPU, here 120).
 * Whatever is cancelled, wherever, gives its slot back and leaves no connection half used.
+* What h11 raises knows the frame that raised it, and so everything that the request holds: it is passed on without its
+  traceback, or that would stay until the garbage collector comes by.
 * A GET on a connection that had been idle and ends before a byte of the answer is sent once more on a new one: the
   server hung up as we spoke. Everything else goes over a new connection, where nothing needs to be sent twice.
 """
@@ -29,13 +31,13 @@ from artifactfs.providers.speaking import HEAD_BYTES, Speech, words
 from artifactfs.providers.wire import (
     Body,
     BrokenError,
-    Decoder,
     NotConnectedError,
     Outgoing,
     Place,
     TooSlowError,
     headers_of,
     place,
+    undone,
 )
 
 # A head larger than this is refused: signed links and cookies stay below 16 KiB, httpcore allows 100.
@@ -44,6 +46,9 @@ MAX_HEAD = 64 * 1024
 MAX_INFORMATIONAL = 16
 # One receive: what the kernel's buffer holds after a few milliseconds at 100 MB/s.
 BODY_BYTES = 256 * 1024
+# Parts of a body that are looked at before others run. One takes 25 us, and a receive of chunks of one byte has 40,000
+# of them: nothing else ran for a second, and connections of other sources were given up (measured).
+PARTS = 200
 # Warm connections save 3-4 round trips of slow start a request; 5 minutes covers a person's pauses.
 KEEPALIVE_S = 300.0
 # More than so many idle connections to one origin are closed after a pause: eight carry one reader's ranges.
@@ -128,7 +133,7 @@ class Connection:
             message = f"the request could not be sent within {read_s:.0f} s"
             raise TooSlowError(message) from None
         except (OSError, trio.BrokenResourceError, BrokenError, h11.RemoteProtocolError) as error:
-            raise (BrokenError if began else _StaleError)(_why(error)) from error
+            raise (BrokenError if began else _StaleError)(_why(error)) from error.with_traceback(None)
         message = "what came is no answer"
         raise BrokenError(message)
 
@@ -136,12 +141,15 @@ class Connection:
 class Answer:
     """An answer over a connection, its body unread."""
 
-    def __init__(self, pool: Pool, connection: Connection, parser: h11.Connection, head: h11.Response) -> None:
-        """Take the head of an answer and what is behind it."""
+    def __init__(
+        self, pool: Pool, connection: Connection, parser: h11.Connection, head: h11.Response, request: Outgoing
+    ) -> None:
+        """Take the head of an answer to a request, and what is behind it."""
         self.status: int = head.status_code
         self.headers = headers_of(head.headers)
-        self.read_s = 0.0
-        self.is_lasting = False
+        self.is_lasting = request.lasting_s is not None
+        self.read_s = request.read_s if request.lasting_s is None else request.lasting_s
+        self._kind = request.kind
         self._pool = pool
         self._connection: Connection | None = connection
         self._parser = parser
@@ -162,7 +170,7 @@ class Answer:
         """Return the body; see ``Incoming``."""
         raw = self._framed() if self._left is None else self._counted(self._left)
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        return raw if encoding in {"identity", ""} else _undone(raw, encoding)
+        return raw if encoding in {"identity", ""} else undone(raw, encoding)
 
     async def _counted(self, left: int) -> AsyncGenerator[bytes, None]:
         chunk, self._rest = self._rest, b""
@@ -182,9 +190,12 @@ class Answer:
 
     async def _framed(self) -> AsyncGenerator[bytes, None]:
         """Read a body in chunks, or one that ends with the connection."""
-        parser = self._parser
+        parser, parts = self._parser, 0
         try:
             while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+                parts += 1
+                if not parts % PARTS:
+                    await trio.lowlevel.checkpoint()
                 if event is h11.NEED_DATA:
                     parser.receive_data(await self._receive(BODY_BYTES))
                 elif isinstance(event, h11.Data):
@@ -193,7 +204,7 @@ class Answer:
                     message = "the body is not HTTP"
                     raise BrokenError(message)
         except h11.RemoteProtocolError as error:
-            raise BrokenError(_why(error)) from error
+            raise BrokenError(_why(error)) from error.with_traceback(None)
         self._left = 0
         await self._end(clean=not parser.trailing_data[0])
 
@@ -208,7 +219,7 @@ class Answer:
         if connection is not None and self.is_lasting:
             await connection.close()
         elif connection is not None:
-            await self._pool.release(connection, reusable=clean and self._reusable)
+            await self._pool.release(connection, self._kind, reusable=clean and self._reusable)
 
     async def aclose(self) -> None:
         """Give the connection back; it is used again if all of the body is here."""
@@ -253,13 +264,10 @@ class Pool:
         head = words(parser, there, request)
         if request.lasting_s is not None:
             # Of its own, and never used again: it would keep a slot from others for as long as the mount lives.
-            answer = await self._ask(
-                await self._connect((there.origin, request.allowed), request), head, parser, request
-            )
-            answer.is_lasting, answer.read_s = True, request.lasting_s
-            return answer
+            fresh = await self._connect((there.origin, request.allowed), request)
+            return await self._ask(fresh, head, parser, request)
         with trio.move_on_after(request.slot_s) as waiting:
-            await self.slots.take(limits.lane.get())
+            await self.slots.take(limits.lane.get(), request.kind)
         if waiting.cancelled_caught:
             message = "no connection became free"
             raise TooSlowError(message)
@@ -267,7 +275,7 @@ class Pool:
         try:
             return await self._send(request, there, parser, head)
         except BaseException:
-            self.slots.give()
+            self.slots.give(request.kind)
             raise
 
     async def _send(self, request: Outgoing, there: Place, parser: h11.Connection, head: bytes) -> Answer:
@@ -283,13 +291,12 @@ class Pool:
 
     async def _ask(self, connection: Connection, head: bytes, parser: h11.Connection, request: Outgoing) -> Answer:
         try:
-            answer = Answer(self, connection, parser, await connection.ask(head, parser, request.read_s, request.body))
+            response = await connection.ask(head, parser, request.read_s, request.body)
+            return Answer(self, connection, parser, response, request)
         except BaseException:
             with trio.move_on_after(1, shield=True):
                 await connection.close()
             raise
-        answer.read_s = request.read_s
-        return answer
 
     # -- connections -----------------------------------------------------------------------------------------
 
@@ -305,9 +312,9 @@ class Pool:
             await connection.close()
         return None
 
-    async def release(self, connection: Connection, *, reusable: bool) -> None:
+    async def release(self, connection: Connection, kind: str, *, reusable: bool) -> None:
         """Take a connection back, and the slot that was used for it."""
-        self.slots.give()
+        self.slots.give(kind)
         if not reusable or self._closed:
             await connection.close()
             return
@@ -378,18 +385,6 @@ def _make_context() -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=file or (None if directory else certifi.where()), capath=directory)
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-async def _undone(raw: AsyncGenerator[bytes, None], encoding: str) -> AsyncGenerator[bytes, None]:
-    try:
-        decoder = Decoder(encoding)
-        async for chunk in raw:
-            for piece in decoder.feed(chunk):
-                yield piece
-        decoder.end()
-    finally:
-        with trio.move_on_after(1, shield=True):
-            await raw.aclose()
 
 
 def _why(error: BaseException) -> str:

@@ -227,16 +227,15 @@ class HttpClient:
             ask.wait_s = None
             try:
                 return await attempt(ask)
-            except (errors.Unavailable, errors.Unreachable, errors.TimedOut) as error:
-                failure = error
-            pause_s = self._pause_s(tried, ask.wait_s)
-            gone = isinstance(failure, errors.Unreachable) and (
-                tried > 1 or self._wire.reach.is_resting(self.gate.home)
-            )
-            if gone or tried == MAX_TRIES or trio.current_time() + pause_s > ask.end:
-                self._reports.failed(failure, ask.target)
-                raise failure
-            log.info("%s: %s; trying again in %.1f s", self.source, failure, pause_s)
+            except (errors.Unavailable, errors.Unreachable, errors.TimedOut) as failure:
+                pause_s = self._pause_s(tried, ask.wait_s)
+                gone = isinstance(failure, errors.Unreachable) and (
+                    tried > 1 or self._wire.reach.is_resting(self.gate.home)
+                )
+                if gone or tried == MAX_TRIES or trio.current_time() + pause_s > ask.end:
+                    self._reports.failed(failure, ask.target)
+                    raise
+                log.info("%s: %s; trying again in %.1f s", self.source, failure, pause_s)
             await trio.sleep(pause_s)
         raise AssertionError  # pragma: no cover - the loop always returns or raises
 

@@ -53,6 +53,17 @@ class Ask:
     lasting_s: float | None = None
 
 
+class _KeyTwice(ValueError):
+    """JSON that says two things of one name."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _KeyTwice
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer that was read whole."""
@@ -72,12 +83,15 @@ class Reply:
         """Return the parsed body.
 
         Raises:
-            ProviderMisbehaved: it is not JSON, or deeper or of more values than the limits allow.
+            ProviderMisbehaved: it is not JSON, or deeper or of more values than the limits allow, or an object in it
+                has a key twice: which of them counts nobody can tell, and the last may be an empty list.
         """
         if _has_too_many_values(self.body, self.limits.max_values):
             raise self._wrong(f"the answer has more values than {named(self.limits, 'max_values')}")
         try:
-            value = json.loads(self.body)
+            value = json.loads(self.body, object_pairs_hook=_object)
+        except _KeyTwice as error:
+            raise self._wrong("the answer has a key twice in one object") from error
         except RecursionError as error:
             raise self._wrong(f"the answer is nested deeper than {named(self.limits, 'max_json_depth')}") from error
         except ValueError as error:
@@ -113,6 +127,11 @@ class StreamReply:
         if unit != "bytes" or first is None:
             return None
         return first, number(total)
+
+    def end(self) -> int | None:
+        """Return the size of the whole that a 416 answer tells, None if it does not."""
+        unit, _, total = self.headers.get("content-range", "").partition(" */")
+        return number(total) if unit == "bytes" else None
 
 
 def _has_too_many_values(body: bytes, most: int) -> bool:

@@ -102,7 +102,7 @@ class Requester:
             url = messages.with_params(target, params)
         headers = self._headers(ask, target)
         request = wire.Outgoing(
-            url, headers, allowed, left_s / 2, connect_s, read_s, ask.method, ask.body, ask.lasting_s
+            url, headers, allowed, left_s / 2, connect_s, read_s, ask.method, ask.body, ask.lasting_s, ask.route
         )
         began, response = clock(), None
         try:

@@ -32,8 +32,9 @@ KEEPALIVE_S = 300.0
 class Answer:
     """An answer that came through a proxy, its body unread."""
 
-    def __init__(self, response: httpx.Response, slots: Slots) -> None:
-        """Take an answer, and the slot it came with."""
+    def __init__(self, response: httpx.Response, slots: Slots, kind: str) -> None:
+        """Take an answer, and the slot it came with, for a question of some kind."""
+        self._kind = kind
         self.status = response.status_code
         self.headers = headers_of(response.headers.raw)
         self._response = response
@@ -54,7 +55,7 @@ class Answer:
         slots, self._slots = self._slots, None
         if slots is None:
             return
-        slots.give()
+        slots.give(self._kind)
         with trio.move_on_after(1, shield=True):
             await self._response.aclose()
             if self._body is not None:
@@ -91,7 +92,7 @@ class Proxied:
         timeout = httpx.Timeout(read_s, connect=request.connect_s, pool=request.slot_s)
         slots = self._slots if request.lasting_s is None else self._lasting
         with trio.move_on_after(request.slot_s) as waiting:
-            await slots.take(limits.lane.get())
+            await slots.take(limits.lane.get(), request.kind)
         if waiting.cancelled_caught:
             message = "no connection became free"
             raise TooSlowError(message)
@@ -102,9 +103,9 @@ class Proxied:
                     request.method, request.url, headers=_headers(request), timeout=timeout
                 )  # fmt: skip
                 built.stream = sent or built.stream
-                return Answer(await self._client.send(built, stream=True), slots)
+                return Answer(await self._client.send(built, stream=True), slots, request.kind)
         except BaseException:
-            slots.give()
+            slots.give(request.kind)
             raise
         finally:
             if sent:

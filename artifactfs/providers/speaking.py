@@ -104,6 +104,6 @@ class Speech:
                     early.append(event)
                 if event is not h11.NEED_DATA or not data:
                     break
-        except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError):
-            pass
+        except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            error.__traceback__ = None  # see ``connections``
         self._sending.cancel()

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
+import trio
+
 from artifactfs.providers.targets import DEFAULT_PORTS, Origin, origin
 
 # What may stand in a request's target as it is: RFC 3986's characters, and % as it is quoted already.
@@ -20,6 +22,9 @@ TARGET_SAFE = "!$%&'()*+,/:;=?@[]~"
 INFLATED = 1 << 18
 # zlib's way to say: gzip or zlib, as the data tell.
 EITHER = zlib.MAX_WBITS | 32
+# Compressed parts of one body, one behind the other: each costs a copy of what is behind it. One is normal; servers
+# that join what they have compressed before make a few.
+MAX_PARTS = 1000
 
 
 class WireError(Exception):
@@ -73,6 +78,7 @@ class Outgoing:
         body: to send; its length is added to the headers.
         lasting_s: of a stream that goes on for as long as somebody listens: how long nothing may come, in seconds. It
             takes none of the connections that others wait for. None for an ordinary request.
+        kind: what is asked for: no kind gets all connections.
     """
 
     url: str
@@ -84,6 +90,7 @@ class Outgoing:
     method: str = "GET"
     body: Body | None = None
     lasting_s: float | None = None
+    kind: str = ""
 
 
 class Incoming(Protocol):
@@ -180,6 +187,7 @@ class Decoder:
             message = f"the body has an encoding that was not asked for ({encoding[:40]!r})"
             raise BrokenError(message)
         self._inflater = zlib.decompressobj(EITHER)
+        self._parts = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Return what a piece of the body stands for, a bounded amount at a time.
@@ -188,14 +196,26 @@ class Decoder:
             BrokenError: it is not in this encoding.
         """
         try:
-            while data and not self._inflater.eof:
+            while data:
+                if self._inflater.eof:  # what is behind it is the next part of the same body
+                    data = data.lstrip(b"\0")  # or padding, as of gzip(1)
+                    if not data:
+                        break
+                    self._begin_another()
                 piece = self._inflater.decompress(data, INFLATED)
-                data = self._inflater.unconsumed_tail
+                data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
                 if piece:
                     yield piece
         except zlib.error as error:
             message = "the body is not in the encoding it claims"
             raise BrokenError(message) from error
+
+    def _begin_another(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            message = f"the encoded body has more than {MAX_PARTS} parts"
+            raise BrokenError(message)
+        self._inflater = zlib.decompressobj(EITHER)
 
     def end(self) -> None:
         """Note that no more comes.
@@ -206,3 +226,20 @@ class Decoder:
         if not self._inflater.eof:
             message = "the encoded body ended early"
             raise BrokenError(message)
+
+
+async def undone(raw: AsyncGenerator[bytes, None], encoding: str) -> AsyncGenerator[bytes, None]:
+    """Return a body with its encoding undone.
+
+    Raises:
+        BrokenError: it is not in this encoding.
+    """
+    try:
+        decoder = Decoder(encoding)
+        async for chunk in raw:
+            for piece in decoder.feed(chunk):
+                yield piece
+        decoder.end()
+    finally:
+        with trio.move_on_after(1, shield=True):
+            await raw.aclose()

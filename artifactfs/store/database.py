@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from artifactfs import database, errors, private
+from artifactfs import database, errors, private, wal_index
 from artifactfs.store.schema import SCHEMA, VERSION
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ class Database:
             self._db.execute("BEGIN IMMEDIATE")
             self._writer = threading.get_ident()
             try:
-                yield self._db
+                with wal_index.unharmed():
+                    yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
                 # Some errors, a full disk for one, have rolled back already.
@@ -155,6 +156,12 @@ class Database:
                 raise
             finally:
                 self._writer = None
+
+    def revision(self) -> int:
+        """Return a number that is another one after any change, whoever made it; of use in this process alone."""
+        # SQLite counts what other connections than the asking one have committed, and this one only reads.
+        with _in_our_words(), self._read_lock:
+            return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
     def _all(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Return all rows; inside this thread's transaction, as it has left them."""

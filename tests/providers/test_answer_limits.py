@@ -132,6 +132,7 @@ max-values = 10
 max-json-depth = 11
 max-redirects = 1
 max-file = 13
+max-listing = 14
 """
 
 

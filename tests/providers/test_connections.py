@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import ssl
 import subprocess
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import h11
 import pytest
 import trio
 import trio.testing
@@ -261,7 +263,14 @@ async def test_an_address_that_is_none_is_a_value_error(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [("gzip", b"no gzip"), ("gzip", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03K"), ("br", b"hello"), ("rot13", b"x")],
+    [
+        ("gzip", b"no gzip"),
+        ("gzip", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03K"),
+        ("gzip", gzip.compress(b"hello") + b"and more"),
+        ("gzip", gzip.compress(b"") * 5000),
+        ("br", b"hello"),
+        ("rot13", b"x"),
+    ],
 )
 async def test_an_encoding_that_cannot_be_undone_is_an_error(encoding: str, body: bytes) -> None:
     """Never the bytes as they came: nobody asked for an encoding."""
@@ -269,6 +278,26 @@ async def test_an_encoding_that_cannot_be_undone_is_an_error(encoding: str, body
     async with served(head.encode() + body) as server, pool_of() as pool:
         with pytest.raises(BrokenError):
             await asked(pool, server.url)
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(9)])
+async def test_all_parts_of_an_encoded_body_are_its_content(padding: bytes) -> None:
+    """The first of several that were compressed one by one is not the whole, wherever the pieces are cut.
+
+    Zeros behind the last one are none of it.
+    """
+    body = b"".join(map(gzip.compress, (b"hel", b"", b"lo"))) + padding
+
+    async def in_drops(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for byte in body:
+            await stream.send_all(b"1\r\n%c\r\n" % byte)
+        await stream.send_all(b"0\r\n\r\n")
+
+    whole = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with served(whole, in_drops) as server, pool_of() as pool:
+        for _ in range(2):
+            assert await asked(pool, server.url) == (200, b"hello")
 
 
 # -- connections -------------------------------------------------------------------------------------------------
@@ -442,6 +471,41 @@ async def test_the_background_leaves_slots_to_the_foreground(nursery: trio.Nurse
     assert "3 of 4 in use" in repr(slots)
 
 
+async def test_no_kind_of_question_takes_all_slots(nursery: trio.Nursery) -> None:
+    """Content that hangs leaves connections to lists; and those who wait for it get theirs, kind by kind in turn."""
+    slots, got = Slots(16), []
+
+    async def take(kind: str) -> None:
+        await slots.take(Lane.FOREGROUND, kind)
+        got.append(kind)
+
+    for _ in range(20):
+        nursery.start_soon(take, "content")
+    await trio.testing.wait_all_tasks_blocked()
+    assert got == ["content"] * 14
+    with trio.fail_after(1):
+        await take("list")
+        await take("list")
+    for _ in range(2):
+        nursery.start_soon(take, "list")
+    await trio.testing.wait_all_tasks_blocked()
+    assert slots.gauges() == {"pool_slots": 16, "pool_slots_busy": 16, "pool_waiting": 8}
+    for kind in ("list", "content", "content"):
+        slots.give(kind)
+        await trio.testing.wait_all_tasks_blocked()
+    assert got[16:] == ["list", "content", "list"]
+    for kind in ["list"] * 3 + ["content"] * 13:
+        slots.give(kind)
+    await trio.testing.wait_all_tasks_blocked()
+    assert got[19:] == ["content"] * 5
+    for _ in range(5):
+        slots.give("content")
+    assert slots.busy == 0
+    assert repr(slots) == "<Slots 0 of 16 in use, waiting: 0 foreground, 0 publishing, 0 background>"
+    with trio.fail_after(1):
+        await take("content")
+
+
 async def test_requests_take_the_lane_of_their_task() -> None:
     """Prefetch that fills all connections does not stop a reader."""
     async with served(OK) as server, pool_of(4) as pool:
@@ -572,3 +636,29 @@ def test_parts_of_an_address() -> None:
         ("http://bücher.example/", "xn--bcher-kva.example", "/"),
     ):
         assert (wire.place(url).host, wire.place(url).target) == (host, target)
+
+
+async def test_chunks_of_one_byte_let_others_run(autojump_clock: trio.testing.MockClock) -> None:
+    """A receive holds 40,000 of them: they took a second, and connections of other sources were given up."""
+    chunks = 40_000
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+    parser.send(h11.EndOfMessage())
+    parser.receive_data(CHUNKED + b"\r\n" + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
+    head = parser.next_event()
+    assert isinstance(head, h11.Response)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        request = outgoing("http://h/")
+        answer = connections.Answer(Pool(1), None, parser, head, request)  # type: ignore[arg-type]  # all of it is here
+        assert b"".join([chunk async for chunk in answer.chunks()]) == b"x" * chunks
+        nursery.cancel_scope.cancel()
+    assert turns >= chunks // connections.PARTS // 2

@@ -663,6 +663,36 @@ async def test_pages_that_repeat_or_never_end_are_bounded_and_incomplete(total):
     assert not listing.complete
 
 
+@pytest.mark.parametrize(
+    ("pages", "totals"),
+    [
+        # 4 is made where 1 stood, after the first page was read: 2 moves to the second page, and 5 beyond the last one.
+        ([[1, 2], [2, 3]], [4, 5]),
+        # As before, but the first page was read when 4 was there, and the second before that: 2 is on neither.
+        ([[4, 1], [3, 5]], [5, 4]),
+        # 1 is removed and 6 is made at the end between the pages: 3 is on neither, though there are as many as before.
+        ([[1, 2], [4, 6]], [4, 3]),
+        # A renamed row goes to the end (PostgreSQL), and all others move up: 3 is missed, and 1 is there twice.
+        ([[1, 2], [4, 1]], [4, 4]),
+    ],
+)
+async def test_a_list_that_moves_while_it_is_read_is_not_whole(pages, totals):
+    """Its total tells, or a row that comes twice; it is asked for again soon."""
+
+    def answer(request: Request) -> Response:
+        number = int(request.query_params["page"])
+        rows = [row(n) for n in (pages[number - 1] if number <= len(pages) else [])]
+        total = totals[min(number, len(totals)) - 1]
+        return JSONResponse({"artifacts": rows, "total": total, "page": number, "page_size": 2})
+
+    async with misbehaving({"/artifacts": answer, "/sessions": NO_SESSIONS}) as (provider, _):
+        listing = await provider.list(WORKFLOW, None)
+    assert not listing.complete
+    assert "changed while it was read" in (listing.note or "")
+    assert listing.ttl_s is not None
+    assert listing.ttl_s < provider.listing_ttl_s
+
+
 async def test_sessions_that_never_end_are_bounded_and_incomplete():
     """A full page that always comes back, with or without times, is not asked for for ever."""
     for started in ("2026-05-01T10:00:00Z", "soon", None):

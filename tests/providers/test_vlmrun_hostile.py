@@ -15,6 +15,7 @@ from starlette.routing import Route
 from artifactfs import errors
 from artifactfs.model.content import ByteRange
 from artifactfs.model.entry import Artifact, DirRef, Note
+from artifactfs.model.limits import AnswerLimits
 from artifactfs.observe import Observer
 from artifactfs.providers.http import HttpClient
 from artifactfs.providers.vlmrun import VlmRunProvider, provider
@@ -389,16 +390,17 @@ async def test_a_list_that_repeats_itself_ends(monkeypatch, ref, path):
 async def test_a_list_that_never_ends_is_cut(monkeypatch):
     """New rows for ever stop at the limit, and the listing says so."""
     monkeypatch.setattr(provider, "EXECUTIONS_PAGE", 10)
-    monkeypatch.setattr(provider, "MAX_ROWS", 50)
 
     def endless(request):
         skip = int(request.query_params["skip"])
         return JSONResponse([execution(f"run-{n}") for n in range(skip, skip + 10)])
 
     async with against({"/v1/agent/executions": endless}) as (server, made):
+        made._api.http.answer_limits = AnswerLimits(max_listing_rows=50)
         pages = await walk(made, ROOT)
     assert len(server.asked) == len(pages) == 6  # each begins with the last row of the one before
     assert not pages[-1].complete
+    assert "limits.max-listing = 50" in pages[-1].note
 
 
 async def test_a_response_that_the_list_leaves_out_is_asked_for_once():
@@ -497,7 +499,8 @@ NOT_IT = [
     (Response(b"", 202), errors.Unavailable),
     (Response(b"x", 206), errors.ProviderMisbehaved),
     (Response(b"x", 206, {"Content-Range": "bytes 5-5/9"}), errors.ProviderMisbehaved),
-    (Response(status_code=416), errors.InvalidRequest),
+    (Response(status_code=416), errors.ProviderMisbehaved),
+    (Response(status_code=416, headers={"Content-Range": "bytes */5"}), errors.ProviderMisbehaved),
     (JSONResponse({"detail": "Artifact not found"}, 404), errors.NotFound),
     (JSONResponse({"detail": "gone"}, 410), errors.NotFound),
     (JSONResponse({"detail": "no"}, 403), errors.AccessDenied),

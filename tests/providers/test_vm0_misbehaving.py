@@ -18,6 +18,7 @@ from starlette.routing import Route
 from artifactfs import errors
 from artifactfs.model.content import ByteRange
 from artifactfs.model.entry import Artifact, Empty
+from artifactfs.model.limits import ANSWERS
 from artifactfs.providers import http as transport
 from artifactfs.providers.vm0 import Vm0Provider, api
 from tests.support import vm0_world as world
@@ -114,12 +115,13 @@ async def test_pages_that_repeat_end(cursor: str | None) -> None:
 
 async def test_pages_that_never_end_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Always a new row, always more."""
-    monkeypatch.setattr(api, "MAX_PAGES", 20)
+    monkeypatch.setattr(api, "PAGE", ANSWERS.max_listing_rows // 20)
     numbers = iter(range(1000))
     service = Service(index=lambda _: page([row(number := next(numbers))], f"c{number}"))
     async with at(service) as provider:
         listing = await provider.list(world.ARTIFACTS, None)
         assert (len(listing.entries), listing.complete) == (20, False)
+        assert "limits.max-listing = 1000000" in str(listing.note)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,6 @@ async def test_a_failure_on_the_second_page_is_no_short_listing() -> None:
         (error(401, "Please set up your scope first"), errors.AccessDenied),
         (error(402), errors.QuotaExceeded),
         (error(403), errors.AccessDenied),
-        (error(404), errors.NotFound),
         (error(405), errors.NotPermitted),
         (error(409), errors.Conflict),
         (error(413), errors.TooLarge),
@@ -164,7 +165,9 @@ async def test_a_failure_on_the_second_page_is_no_short_listing() -> None:
         (error(429, **{"Retry-After": "3600"}), errors.RateLimited),
         (error(500), errors.Unavailable),
         (raw("<html>", 502, "text/html"), errors.Unavailable),
+        (error(404), errors.NotFound),
         (raw("<html>", 200, "text/html"), errors.ProviderMisbehaved),
+        (raw(json.dumps({"data": [], "pagination": {"hasMore": False}}), 206), errors.ProviderMisbehaved),
         (raw("", 204), errors.ProviderMisbehaved),
         (raw(""), errors.ProviderMisbehaved),
         (raw("[]"), errors.ProviderMisbehaved),

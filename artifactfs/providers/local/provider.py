@@ -69,6 +69,10 @@ class LocalProvider:
         """Return a directory, whole: one query for a workflow's artifacts, one for its runs."""
         return await self._in_thread(partial(self._view.listing, ref))
 
+    async def revision(self) -> int:
+        """Return a number that is another one after any change of the store."""
+        return await self._in_thread(self._view.store.revision)
+
     async def resolve(self, ref: DirRef, name: str) -> Folder | None:  # noqa: ARG002 - the contract's arguments
         """Return None: every folder is listed."""
         return None

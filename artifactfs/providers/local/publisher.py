@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from artifactfs.model.entry import Artifact, DirRef
     from artifactfs.providers.base import Attempt, Change, Manifest, Read
     from artifactfs.providers.local.view import StoreView
+    from artifactfs.store.catalog import Store
     from artifactfs.store.objects import Objects
-    from artifactfs.store.rows import StoredArtifact, StoredVersion, TreeFile, Workflow
+    from artifactfs.store.rows import StoredArtifact, TreeFile, Workflow
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class LocalPublisher:
             for taken in self._store.artifacts_named(workflow.id, name):
                 # An earlier try may have made it, and somebody else the next version.
                 known = {taken.current} if attempt.is_first else {taken.current, 1}
-                if any(_says(self._store.version(taken.id, seq), draft) for seq in known):
+                if _says(self._store, taken, known, draft, attempt):
                     return self._view.artifact(taken.id)
                 raise errors.AlreadyExists("there is an artifact of that name", subject=name)
             made = self._store.add_artifact(workflow.id, name, "file", media_type=entries.media_type_of(name))
@@ -144,7 +145,7 @@ class LocalPublisher:
                 self._store.save_file(stored.id, draft.sha256, draft.size, executable=draft.executable)
             else:
                 known = {stored.current, self._after(artifact, stored, attempt)}
-                if not any(_says(self._store.version(stored.id, seq), draft) for seq in known):
+                if not _says(self._store, stored, known, draft, attempt):
                     raise errors.Conflict("somebody else saved it first", subject=artifact.id)
             return self._view.artifact(stored.id)
 
@@ -286,8 +287,20 @@ def _version_id(artifact: Artifact) -> str | None:
     return artifact.current.id if artifact.current else None
 
 
-def _says(version: StoredVersion | None, draft: Draft) -> bool:
-    return version is not None and (version.sha256, version.executable) == (draft.sha256, draft.executable)
+def _says(store: Store, stored: StoredArtifact, known: set[int], draft: Draft, attempt: Attempt) -> bool:
+    """Tell whether one of some versions is what was to be saved.
+
+    After an earlier try its x bit may be another one: its writer has changed that since, so it is set.
+    """
+    versions = [store.version(stored.id, seq) for seq in known]
+    same = [one for one in versions if one is not None and one.sha256 == draft.sha256]
+    if any(one.executable == draft.executable for one in same):
+        return True
+    if not same or attempt.is_first:
+        return False
+    if any(one.seq == stored.current for one in same):
+        store.save_file(stored.id, draft.sha256, draft.size, executable=draft.executable)
+    return True
 
 
 def _take(objects: Objects, drafts: Sequence[Draft]) -> None:

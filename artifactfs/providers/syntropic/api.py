@@ -21,7 +21,9 @@ from urllib.parse import quote
 import trio
 
 from artifactfs import errors
+from artifactfs.model.limits import named
 from artifactfs.providers import answers
+from artifactfs.providers.syntropic import paging
 from artifactfs.providers.syntropic.rows import ArtifactRow, Rows, SessionRow, WorkflowRow
 from artifactfs.providers.syntropic.schemas import (
     Page,
@@ -42,13 +44,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREFIXES = ("/api/v1", "")
-# The most rows, workflows and sessions one request gives (service's OpenAPI description, v0.18.0 and May
-# 2026).
+# The most rows, workflows and sessions one request gives (service's OpenAPI description, v0.18.0, May 2026).
 MAX_ROWS = 200
 MAX_WORKFLOWS = 100
-# 20,000 artifacts or 10,000 sessions: the service itself does not find an artifact beyond the 10,000th
-# (0.25.4).
-MAX_ARTIFACT_PAGES = 100
+# 10,000 sessions, or 5,000 workflows: nobody goes through more. Of artifacts `limits.max-listing` are asked for.
 MAX_SESSION_PAGES = 50
 # Half of the connections one source keeps, so that a reader never waits behind a long listing.
 AT_ONCE = 8
@@ -58,6 +57,10 @@ CONTENT_PAUSE_S = 2.0
 CONTENT_PAUSE_MAX_S = 5.0
 # A larger body is parsed in a thread: a megabyte of JSON takes about 10 ms.
 PARSE_INLINE = 256 * 1024
+# Pages asked for until is looked whether they bring anything: a server may repeat one for ever.
+PAGES_AT_ONCE = 64
+# The rows of more pages are put together in a thread: 200 take about 0.1 ms.
+PAGES_INLINE = 20
 # The lists compress to a tenth; bodies are bounded after decompression.
 HEADERS = {"Accept-Encoding": "gzip"}
 OK, ACCEPTED = 200, 202
@@ -214,39 +217,44 @@ class Api:
             last = min(MAX_SESSION_PAGES, math.ceil(total / pages[0].given))
             jobs = [partial(ask, params=[("page", str(n)), *params]) for n in range(2, last + 1)]
             pages += await all_of(jobs)
-        rows = _once(pages, lambda row: row.id)
+        rows = paging.once(pages, lambda row: row.id)
         given = sum(page.given for page in pages)
         if given >= MAX_WORKFLOWS and not given == total > MAX_WORKFLOWS:
-            return _rows(rows, pages, f"the service lists {MAX_WORKFLOWS} workflows at most")
-        return _rows(rows, pages, None)
+            return paging.rows_of(rows, pages, f"the service lists {MAX_WORKFLOWS} workflows at most")
+        moved = paging.has_moved(rows, pages)
+        return paging.rows_of(rows, pages, paging.MOVED if moved else None, moved=moved)
 
     async def artifacts(
-        self, workflow_id: str | None, *, session_id: str | None = None, max_pages: int = MAX_ARTIFACT_PAGES
+        self, workflow_id: str | None, *, session_id: str | None = None, max_pages: int | None = None
     ) -> Rows[ArtifactRow]:
         """Return artifacts of one workflow, or of all.
 
         One request where the list is an array; of 200 rows it is cut, which cannot be helped. Else one for
-        each 200.
+        each 200, up to `limits.max-listing` rows.
         """
+        limits = self.http.answer_limits
         filters = [("workflow_id", workflow_id), ("session_id", session_id)]
         params = [(name, value) for name, value in filters if value]
         first = await self._artifact_page(params, 1)
         self.generation = "C" if first.is_object else "A/B"
         if not first.is_object:
             cut = f"the service lists {MAX_ROWS} artifacts at most, and there may be more"
-            return _rows(_once([first], lambda row: row.id), [first], cut if first.given >= MAX_ROWS else None)
+            return paging.rows_of(
+                paging.once([first], lambda row: row.id), [first], cut if first.given >= MAX_ROWS else None
+            )
         size = max(first.page_size or 0, first.given, 1)
         total = first.total if first.total is not None else first.given
-        last = min(max_pages, math.ceil(total / size)) if first.given else 1
-        jobs = [partial(self._artifact_page, params, number) for number in range(2, last + 1)]
-        pages = [first, *await all_of(jobs)]
-        rows = _once(pages, lambda row: row.id)
+        most = max_pages or math.ceil(limits.max_listing_rows / size)
+        last = min(most, math.ceil(total / size)) if first.given else 1
+        pages = [first, *await _further(partial(self._artifact_page, params), first, last)]
+        once = partial(paging.once, pages, lambda row: row.id)
+        rows = once() if len(pages) <= PAGES_INLINE else await trio.to_thread.run_sync(once)
         seen = len(rows) + sum(page.skipped for page in pages)
         if total > last * size:
-            return _rows(rows, pages, f"only {seen} of {total} artifacts were asked for")
-        unknown = first.total is None and first.given >= size
-        changed = "the list changed while it was read, or says less than it should"
-        return _rows(rows, pages, changed if seen < total or unknown else None)
+            limit = "" if max_pages else f" ({named(limits, 'max_listing_rows')})"
+            return paging.rows_of(rows, pages, f"only {seen} of {total} artifacts were asked for{limit}")
+        unknown, moved = first.total is None and first.given >= size, paging.has_moved(rows, pages)
+        return paging.rows_of(rows, pages, paging.MOVED if seen < total or unknown or moved else None, moved=moved)
 
     async def _artifact_page(self, params: Sequence[tuple[str, str]], number: int) -> Page[ArtifactRow]:
         # `limit` is what arrays are cut by, and the old name of `page_size`; arrays ignore the other two.
@@ -269,13 +277,13 @@ class Api:
             fresh = {row.id for row in page.rows} - known
             known |= fresh
             if page.given < MAX_ROWS:
-                return _rows(_once(pages, lambda row: row.id), pages, None)
+                return paging.rows_of(paging.once(pages, lambda row: row.id), pages, None)
             starts = [row.started_at_ns for row in page.rows if row.started_at_ns is not None]
             if not fresh or not starts:
                 break
             before = [("started_before", _clock(min(starts)))]
         cut = f"the service lists {MAX_ROWS} sessions at most"
-        return _rows(_once(pages, lambda row: row.id), pages, cut)
+        return paging.rows_of(paging.once(pages, lambda row: row.id), pages, cut)
 
     async def running(self) -> tuple[str, ...]:
         """Return the ids of the runs that are under way, the newest 100: one request."""
@@ -351,21 +359,25 @@ def _running_id(value: object) -> str | None:
             return None
 
 
+async def _further(
+    ask: Callable[[int], Awaitable[Page[ArtifactRow]]], first: Page[ArtifactRow], last: int
+) -> list[Page[ArtifactRow]]:
+    """Return the pages after the first one; no more of them once so many in a row have brought nothing new."""
+    pages: list[Page[ArtifactRow]] = []
+    seen = {row.id for row in first.rows}
+    for begin in range(2, last + 1, PAGES_AT_ONCE):
+        numbers = range(begin, min(last + 1, begin + PAGES_AT_ONCE))
+        pages += await all_of([partial(ask, number) for number in numbers])
+        known = len(seen)
+        seen.update(row.id for page in pages[-len(numbers) :] for row in page.rows)
+        if len(seen) == known:
+            break
+    return pages
+
+
 _DETAIL = (("include_content", "false"),)
 """Without it a detail is 404 for an empty artifact, and carries the content of any other."""
 _WHOLE = (("include_content", "true"),)
-
-
-def _once(pages: Sequence[Page[T]], key: Callable[[T], str]) -> tuple[T, ...]:
-    """Return the rows of all pages, each id once: pages overlap when something is made meanwhile."""
-    return tuple({key(row): row for page in reversed(pages) for row in reversed(page.rows)}.values())[::-1]
-
-
-def _rows(rows: tuple[T, ...], pages: Sequence[Page[T]], note: str | None) -> Rows[T]:
-    skipped = sum(page.skipped for page in pages)
-    unread = f"{skipped} rows could not be read" if skipped else None
-    notes = [text for text in (note, unread) if text]
-    return Rows(rows, not notes, "; ".join(notes) or None)
 
 
 def _clock(at_ns: int) -> str:

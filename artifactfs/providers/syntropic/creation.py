@@ -233,7 +233,10 @@ class Creation:
             # Whoever answers with a status of its own has done with it, but for a gateway that speaks for it.
             if failure.status is None or failure.status in GATEWAY_STATUS:
                 await attempt.note(**{ASKED: str(time.time())})
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it knows this frame: neither would go before the garbage collector comes
         await attempt.note(**{ARTIFACT: made})
         return made
 

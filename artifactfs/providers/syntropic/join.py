@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from artifactfs.concurrency import in_slices
 from artifactfs.providers.syntropic.api import all_of
 from artifactfs.providers.syntropic.rows import ArtifactRow, Rows, SessionRow
 from artifactfs.providers.syntropic.titles import split
@@ -83,7 +84,8 @@ class Linker:
     async def link(self, workflow_id: str | None, rows: Sequence[ArtifactRow], sessions: Rows[SessionRow]) -> Links:
         """Return who made each of these artifacts; ``sessions`` were listed after them."""
         links = Links(sessions={session.id: session for session in sessions.rows})
-        open_rows = self._without_asking(rows, sessions, links)
+        open_rows: list[ArtifactRow] = []
+        await in_slices(rows, lambda part: open_rows.extend(self._without_asking(part, sessions, links)))
         if open_rows and self.api.generation == "C" and workflow_id is not None:
             await self._by_filter(workflow_id, open_rows, sessions, links)
             open_rows = [row for row in open_rows if row.id not in links.makers]

@@ -72,6 +72,10 @@ NO_WORKFLOW_ID = "00000000-0000-0000-0000-000000000000"
 NO_WORKFLOW = "no workflow"
 # Pages of all artifacts that the root looks through for workflows that nothing else names (later generation).
 ROOT_PAGES = 4
+# A list of which rows may have been missed is asked for again soon, but not for each look at it.
+CHANGED_TTL_S = 10.0
+# More rows become values in a thread: one takes about 10 us (measured).
+INLINE_ROWS = 400
 # What a reader is handed at a time.
 CHUNK = 256 * 1024
 
@@ -126,7 +130,8 @@ class Syntropic137Provider:
         odd = f"{unaskable} artifacts name a workflow that cannot be asked for" if unaskable else None
         note = _notes(workflows.note, rows.note, odd)
         self._root_is_complete = note is None
-        return Listing(tuple(folders.values()), complete=note is None, note=note)
+        ttl_s = CHANGED_TTL_S if workflows.moved or rows.moved else None
+        return Listing(tuple(folders.values()), complete=note is None, ttl_s=ttl_s, note=note)
 
     async def _workflows_and_artifacts(self) -> tuple[Rows[WorkflowRow], Rows[ArtifactRow]]:
         """Ask for both side by side: through these ids alone some workflows are found."""
@@ -161,10 +166,14 @@ class Syntropic137Provider:
         # After the artifacts, never before: see join.py.
         sessions = NONE if workflow_id is None else await self._sessions(workflow_id)
         links = await self.linker.link(workflow_id, own, sessions)
-        artifacts = [self._artifact(row, links.of(row)) for row in own]
         odd = f"of {links.unexplained} outputs the service does not say the run" if links.unexplained else None
         note = _notes(rows.note, sessions.note, odd)
-        return Listing((*_run_folders(own, links), *artifacts), complete=note is None, note=note)
+        make = partial(self._listing, own, links, note, CHANGED_TTL_S if rows.moved else None)
+        return make() if len(own) <= INLINE_ROWS else await trio.to_thread.run_sync(make)
+
+    def _listing(self, rows: Sequence[ArtifactRow], links: Links, note: str | None, ttl_s: float | None) -> Listing:
+        artifacts = [self._artifact(row, links.of(row)) for row in rows]
+        return Listing((*_run_folders(rows, links), *artifacts), complete=note is None, ttl_s=ttl_s, note=note)
 
     async def _sessions(self, workflow_id: str) -> Rows[SessionRow]:
         """Return the sessions of a workflow, also from a server that ignores the filter."""

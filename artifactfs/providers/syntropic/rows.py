@@ -79,8 +79,10 @@ class Rows(Generic[T]):
         rows: what could be read, each id once, in the order of the service.
         complete: True if the service certainly has no more, and all of it could be read.
         note: why it is incomplete, in one sentence.
+        moved: others changed the list while its pages were read, so some of it may have been missed.
     """
 
     rows: tuple[T, ...]
     complete: bool = True
     note: str | None = None
+    moved: bool = False

@@ -38,7 +38,6 @@ EXPIRED = frozenset({400, 401, 403, 404, 410})
 ADDRESSES = 512
 # Types that no image, film, sound, document or array has, but error pages do.
 PAGES = frozenset({"text/html", "application/json"})
-UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})")
 
 
 @dataclass(slots=True)
@@ -135,8 +134,10 @@ class Contents:
 
     async def _stream(self, reply: StreamReply, span: ByteRange, ref: ContentRef | Pointer) -> ContentStream:
         offset, total, ranged = 0, reply.length, False
-        if reply.status == 416 and (at := _end(reply)) is not None and at <= span.offset:  # noqa: PLR2004 - HTTP's own numbers
-            return ContentStream(span.offset, at, ranged=True, chunks=_nothing())
+        if reply.status == 416:  # noqa: PLR2004 - HTTP's own numbers
+            if (end := reply.end()) is None or end > span.offset:
+                raise self._wrong("the service has no such part of the content", ref)
+            return ContentStream(span.offset, end, ranged=True, chunks=_nothing())
         if reply.status == 206:  # noqa: PLR2004 - HTTP's own numbers
             first, total = reply.content_range() or (-1, None)
             if first != span.offset or "content-encoding" in reply.headers:
@@ -177,12 +178,6 @@ def _range(span: ByteRange) -> dict[str, str]:
         return {}
     end = "" if span.length is None else span.offset + max(1, span.length) - 1
     return {"Range": f"bytes={span.offset}-{end}"}
-
-
-def _end(reply: StreamReply) -> int | None:
-    """Return the size that a 416 tells."""
-    found = UNSATISFIED.fullmatch(reply.headers.get("content-range", ""))
-    return int(found.group(1)) if found else None
 
 
 def _plain(headers: Mapping[str, str]) -> dict[str, str]:

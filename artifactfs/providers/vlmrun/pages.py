@@ -10,10 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# So many rows are followed; a list that goes on is cut and says so. 50,000 runs at 500 a page are 100
-# requests.
-MAX_ROWS = 50_000
-
 
 class Pages:
     """What one walk through a list has seen."""
@@ -53,14 +49,14 @@ class Pages:
         """Tell whether rows may have been missed, because others were removed meanwhile."""
         return bool(self._moved)
 
-    def note(self, what: str, *, cut: bool) -> str | None:
-        """Return why the list is incomplete, None if it is not."""
+    def note(self, what: str, *, cut: str | None) -> str | None:
+        """Return why the list is incomplete, None if it is not; ``cut`` says where it was left."""
         lost = sum(self.skipped.values())
         said = []
         if lost:
             said.append(f"{lost} {what} cannot be shown: the service gave no usable id")
         if cut:
-            said.append(f"the service's list of {what} goes on after {MAX_ROWS}, or repeats itself")
+            said.append(f"the service's list of {what} {cut}")
         if self._moved:
             said.append(f"the list of {what} changed while it was read")
         return "; ".join(said) or None

@@ -27,12 +27,13 @@ from cachetools import LRUCache, TTLCache
 
 from artifactfs import errors
 from artifactfs.model.entry import DirRef, Entry, Folder, Listing, VersionPage
+from artifactfs.model.limits import AnswerLimits, named
 from artifactfs.providers import answers
 from artifactfs.providers.base import Check
 from artifactfs.providers.vlmrun import entries, names, refs
 from artifactfs.providers.vlmrun.api import NOT_LISTING_S, Namespace, VlmRunApi
 from artifactfs.providers.vlmrun.contents import Contents
-from artifactfs.providers.vlmrun.pages import MAX_ROWS, Pages
+from artifactfs.providers.vlmrun.pages import Pages
 from artifactfs.providers.vlmrun.publisher import VlmRunPublisher
 from artifactfs.providers.vlmrun.sessions import Sessions, default_caches
 from artifactfs.providers.vlmrun.upload_api import UploadApi
@@ -166,7 +167,7 @@ class VlmRunProvider:
         self, pages: Pages, listed: builtins.list[Entry], start: int, size: int, what: str, *, ended: bool, new: bool
     ) -> Listing:
         """Return a page of a list that is asked for by offset: the last one if it is short, or brings nothing new."""
-        cut = not ended and (not new or start + size >= MAX_ROWS)
+        cut = None if ended else _cut(self._api.http.answer_limits, start + size, new=new)
         if not ended and not cut:
             return Listing(tuple(listed), str(_following(start, size)))
         note = pages.note(what, cut=cut)
@@ -340,6 +341,13 @@ class VlmRunProvider:
 
     async def aclose(self) -> None:
         await self._api.http.aclose()
+
+
+def _cut(limits: AnswerLimits, rows: int, *, new: bool) -> str | None:
+    """Return why a list is left after so many rows, None if it is not."""
+    if not new:
+        return "repeats itself"
+    return f"goes on after {named(limits, 'max_listing_rows')}" if rows >= limits.max_listing_rows else None
 
 
 def _following(start: int, size: int) -> int:

@@ -16,7 +16,6 @@ import trio
 from artifactfs import errors
 from artifactfs.model.content import ByteRange
 from artifactfs.providers.vlmrun import entries, refs
-from artifactfs.providers.vlmrun.pages import MAX_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -95,7 +94,7 @@ class Uploaded:
         return sha256.hexdigest()
 
     async def _rows(self) -> AsyncGenerator[File]:
-        for start in range(0, MAX_ROWS, PAGE):
+        for start in range(0, self._api.http.answer_limits.max_listing_rows, PAGE):
             page = await self._api.files(start, PAGE)
             for row in page.rows:
                 yield row

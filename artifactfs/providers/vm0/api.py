@@ -8,11 +8,13 @@ from the service's source of January to July 2026.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from artifactfs import errors
+from artifactfs.model.limits import named
 from artifactfs.providers import answers
 from artifactfs.providers.vm0.pages import Pages
 from artifactfs.providers.vm0.schemas import ArtifactRow, StorageDownload, StorageRow, VersionRow, read
@@ -28,9 +30,6 @@ Link = tuple[str, list[tuple[str, str]], str]
 
 # The service's maximum; the fewer pages, the less its paging can lose.
 PAGE = 100
-# 50,000 artifacts or versions: no account comes near, and a server whose pages never end is left alone
-# after it.
-MAX_PAGES = 500
 # As much of an error's body as is read from a stream.
 MAX_ERROR_BYTES = 64 * 1024
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -95,7 +94,9 @@ class Vm0Api:
 
     async def _pages(self, path: str, route: str, pages: Pages[RowT]) -> Pages[RowT]:
         cursor: str | None = None
-        for _ in range(MAX_PAGES):
+        # In pages, not in rows: one whose pages never end, of one row each, is left alone as early.
+        limits = self._http.answer_limits
+        for _ in range(math.ceil(limits.max_listing_rows / PAGE)):
             query = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
             reply = await self._http.get(path, query, route=route)
             body = answers.json_object(self._checked(reply, path), self._source, path)
@@ -103,7 +104,7 @@ class Vm0Api:
             cursor = pages.add(cursor, body)
             if cursor is None:
                 return pages
-        pages.cut(MAX_PAGES)
+        pages.cut(named(limits, "max_listing_rows"))
         return pages
 
     async def artifact(self, role: str, artifact_id: str) -> ArtifactRow | None:
@@ -218,11 +219,11 @@ class Vm0Api:
     ) -> AsyncIterator[StreamReply]:
         """Open the archive of a version: one request to the service, one to its storage.
 
-        Links expire, and a link that is refused is asked for once more.
+        Links expire, and a link that is refused is asked for once more. The answer is 200, 206 or 416.
 
         Raises:
             EmptyVersion: it has no files, so there is no archive.
-            NotFound, StaleContent, AccessDenied, ProviderMisbehaved: as the answer says.
+            NotFound, AccessDenied, ProviderMisbehaved: as the answer says.
         """
         async with contextlib.AsyncExitStack() as stack:
             for tries_left in (1, 0):
@@ -251,10 +252,9 @@ class Vm0Api:
             if "json" in kind or "html" in kind:
                 raise self._misbehaved(f"an archive was asked for, but {kind} came", reply)
             return
+        if reply.status == 416:  # noqa: PLR2004 - what that means depends on what was asked for
+            return
         body = await _beginning(reply)
-        if reply.status == 416:  # noqa: PLR2004 - the archive is shorter now: pushed anew by force
-            message = "the archive has changed since it was begun to be read"
-            raise errors.StaleContent(message, provider=self._source, status=416)
         if reply.status == 404 and is_storage:  # noqa: PLR2004 - HTTP's own numbers
             message = "the archive of this version is missing from the service's storage"
             raise errors.NotFound(message, provider=self._source, status=404)

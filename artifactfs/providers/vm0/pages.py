@@ -98,6 +98,6 @@ class Pages(Generic[RowT]):
             return cursor
         return None
 
-    def cut(self, pages: int) -> None:
-        """Note that the listing was left after so many pages."""
-        self._broken = f"the service still had more after {pages} pages"
+    def cut(self, limit: str) -> None:
+        """Note that the listing was left at a limit."""
+        self._broken = f"the service still had more after {limit}"

@@ -250,6 +250,11 @@ class Vm0Provider:
     def _stream(self, key: str, span: ByteRange, reply: StreamReply) -> ContentStream:
         self._check_etag(key, span, reply)
         media_type = reply.headers.get("content-type")
+        if reply.status == 416:  # noqa: PLR2004 - the field's own number
+            if reply.end() != span.offset:  # pushed anew by force
+                raise _changed(self.source, key)
+            # A connection that broke behind the last byte is resumed there.
+            return ContentStream(span.offset, span.offset, ranged=True, chunks=_once(b""))
         if reply.status != 206:  # noqa: PLR2004 - the field's own number
             return ContentStream(0, reply.length, ranged=False, chunks=reply.chunks, media_type=media_type)
         found = reply.content_range()
@@ -266,8 +271,7 @@ class Vm0Provider:
             self._etags[key] = etag
         elif known and etag and known != etag:
             del self._etags[key]
-            message = "the archive has changed since it was begun to be read"
-            raise errors.StaleContent(message, provider=self.source, subject=key)
+            raise _changed(self.source, key)
 
     # -- about the server ------------------------------------------------------------------------------------
 
@@ -300,6 +304,11 @@ class Vm0Provider:
         """Close connections, and let go of what was kept of pushes."""
         self._pushed.spool.close()
         await self._http.aclose()
+
+
+def _changed(source: str, key: str) -> errors.StaleContent:
+    message = "the archive has changed since it was begun to be read"
+    return errors.StaleContent(message, provider=source, subject=key)
 
 
 def _range(span: ByteRange) -> dict[str, str]:
