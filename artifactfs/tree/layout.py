@@ -48,11 +48,34 @@ class Level:
     children: dict[str, Node] = field(default_factory=dict)
     hidden: dict[str, Node] = field(default_factory=dict)
     complete: bool = True
+    _names: dict[str, str] | None = None
 
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """Return what stands directly here, by key."""
         return {node.artifact.key: node.artifact for node in self.children.values() if node.artifact is not None}
+
+    def of(self, key: str) -> Node | None:
+        """Return the node of an artifact that stands directly here."""
+        if self._names is None:
+            # Made at the first change or question: each after that would go through a million otherwise.
+            self._names = {node.artifact.key: name for name, node in self.children.items() if node.artifact is not None}
+        node = self.children.get(self._names.get(key, ""))
+        return node if node is not None and node.artifact is not None and node.artifact.key == key else None
+
+    def put(self, name: str, node: Node) -> None:
+        """Let a name stand for a node."""
+        self.children[name] = node
+        if self._names is not None and node.artifact is not None:
+            self._names[node.artifact.key] = name
+
+    def take_out(self, key: str) -> Artifact | None:
+        """Show an artifact here no more; return it as it was shown."""
+        node = self.of(key)
+        if node is None or self._names is None:
+            return None
+        del self.children[self._names.pop(key)]
+        return node.artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +289,11 @@ def present_node(artifact: Artifact, name: str, mtime_ns: int, source: str) -> N
             version=version, writable=artifact.writable, source=source,
         )  # fmt: skip
     return file_node((*base, "file"), name, artifact, mtime_ns, source)
+
+
+def present_place(identity: Path) -> Path:
+    """Return what an identity of ``present_node``, or of what is below it, says but for the version."""
+    return (*identity[:3], *identity[4:])
 
 
 def file_node(identity: Path, name: str, artifact: Artifact, mtime_ns: int, source: str) -> Node:

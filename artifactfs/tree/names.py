@@ -26,6 +26,8 @@ CUT_DIGITS = 10
 EXTENSION_MAX = 16
 
 _EMPTY = "^empty"
+# Of a path: what is no name.
+_STEPS = frozenset(("", ".", ".."))
 _CONTROL = "\x00-\x1f\x7f-\x9f"
 _BIDI = "\u202a-\u202e"
 _SURROGATE = "\ud800-\udfff"
@@ -33,6 +35,8 @@ _UNSAFE = re.compile(f"[/{_CONTROL}{_BIDI}{_SURROGATE}]|\\^(?=[0-9A-F]{{2}}|~|em
 # The space separators of Unicode (category Zs); other white space is among the control characters.
 _SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _ESCAPES = re.compile(r"(?:\^[0-9A-F]{2})+")
+# As surrogateescape has a byte that is not UTF-8.
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _EXTENSION = re.compile(rf"\.[A-Za-z0-9_+-]{{1,{EXTENSION_MAX}}}\Z")
 
 # Only what Python itself ships: the machine's mime.types would make names depend on the machine.
@@ -64,15 +68,18 @@ def encode(title: str) -> str:
     """Return the name that stands for a title."""
     if not title:
         return _EMPTY
-    if title in {".", ".."}:
-        name = _hex(title)
-    else:
-        name = _UNSAFE.sub(lambda match: _hex(match[0]), title)
-        # Not by a pattern: searching one that ends in \Z takes the square of a long run of spaces (100,000: 27 s).
-        kept = name.rstrip(_SPACES)
-        if len(kept) != len(name):
-            name = kept + _hex(name[len(kept) :])
+    name = _spell(title)
     return name if _byte_length(name) <= NAME_MAX else _cut(name, title)
+
+
+def _spell(title: str) -> str:
+    """Return a title as its name would be if names could be longer."""
+    if title in {".", ".."}:
+        return _hex(title)
+    name = _UNSAFE.sub(lambda match: _hex(match[0]), title)
+    # Not by a pattern: searching one that ends in \Z takes the square of a long run of spaces (100,000: 27 s).
+    kept = name.rstrip(_SPACES)
+    return kept + _hex(name[len(kept) :]) if len(kept) != len(name) else name
 
 
 def _cut(name: str, title: str) -> str:
@@ -104,6 +111,27 @@ def decode(name: str) -> str | None:
 
 def _unhex(match: re.Match[str]) -> str:
     return bytes.fromhex(match[0].replace("^", "")).decode("utf-8", "surrogatepass")
+
+
+def shown_target(target: str) -> str:
+    """Return where a symlink of a tree leads by the names that the tree shows: its raw ones may be those of others."""
+    return "/".join(map(_shown, target.split("/")))
+
+
+def _shown(part: str) -> str:
+    if part in _STEPS:
+        return part
+    # No member has a longer name, so nothing is listed under the cut one.
+    return encode(part) if len(_NOT_UTF8.sub("x", part).encode("utf-8", "surrogatepass")) <= NAME_MAX else _spell(part)
+
+
+def meant_target(shown: str) -> str | None:
+    """Return the target that is shown like this, None if none is: it would not come back as it was typed."""
+    try:
+        target = _ESCAPES.sub(_unhex, shown)
+    except UnicodeDecodeError:
+        return None
+    return target if shown_target(target) == shown else None
 
 
 def is_legal(name: str) -> bool:
@@ -155,23 +183,37 @@ def assign(claims: Iterable[Claim], reserved: Iterable[str] = ()) -> dict[str, s
     A title equal to a reserved name never gets it plain. Equal names: the oldest keeps the plain one, the others get
     `` ~<short id>`` before the extension.
     """
-    taken = set(reserved)
-    names: dict[str, str] = {}
+    # Not sorted all together: a million are a call of seconds, in which no other thread runs.
+    oldest: dict[str, Claim] = {}
     later: list[tuple[Claim, str]] = []
-    for claim in sorted(claims, key=lambda c: (not c.folder, c.age, c.key)):
+    names: dict[str, str] = {}
+    taken = set(reserved)
+    for claim in claims:
         plain = encode(claim.title)
         if not claim.folder:
             plain = with_extension(plain, claim.media_type)
         if plain in taken:
             later.append((claim, plain))
+        elif (other := oldest.setdefault(plain, claim)) is claim:
+            continue
+        elif _precedence(claim) < _precedence(other):
+            oldest[plain] = claim
+            later.append((other, plain))
         else:
-            taken.add(plain)
-            names[claim.key] = plain
+            later.append((claim, plain))
+    for plain, claim in oldest.items():
+        names[claim.key] = plain
+    taken |= oldest.keys()
     # In key order: which suffix somebody gets must not depend on who else is listed before it.
     for claim, plain in sorted(later, key=lambda pair: pair[0].key):
         names[claim.key] = name = _distinct(claim, plain, taken)
         taken.add(name)
     return names
+
+
+def _precedence(claim: Claim) -> tuple[bool, tuple[float, str], str]:
+    """Return by what equal names are told apart: the least has it plain."""
+    return (not claim.folder, claim.age, claim.key)
 
 
 def _distinct(claim: Claim, plain: str, taken: set[str]) -> str:

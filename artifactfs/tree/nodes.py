@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from artifactfs.model.content import Content, Exact, Inline, Size
 from artifactfs.model.entry import Accepts, Artifact, DirRef, Role, Version
+from artifactfs.tree import names
 
 
 class Kind(enum.Enum):
@@ -102,7 +103,7 @@ class Node:
         name: under which its parent lists it.
         directory: what a directory shows.
         content: the bytes of a file.
-        target: of a symlink.
+        target: of a symlink, as its service has it; also of one that is shown as text. See ``link``.
         size: of a file, with its confidence.
         mtime_ns: the service's, a run's, or first-seen; never now.
         executable: the x bit of a file.
@@ -136,6 +137,13 @@ class Node:
     nlookup: int = 0
     handles: int = 0
 
+    @property
+    def link(self) -> str | None:
+        """Return where a symlink leads, as the kernel is told: by the names that stand for those in its target."""
+        if self.kind is not Kind.SYMLINK or self.target is None:
+            return None
+        return names.shown_target(self.target) if self.tree_path else self.target
+
     def apply_refresh(self, newer: Node) -> None:
         """Take over what a newer listing says of the same inode; an edited file keeps what its writer set."""
         self.name, self.parent = newer.name, newer.parent or self.parent
@@ -150,6 +158,11 @@ class Node:
     def __repr__(self) -> str:
         """Tell what and where, in a line."""
         return f"<Node {self.ino} {self.kind.value} {self.name!r} nlookup={self.nlookup} handles={self.handles}>"
+
+
+def link_size(target: str | None) -> Exact:
+    """Return the size of a symlink in a tree."""
+    return Exact(len(names.shown_target(target or "").encode()))
 
 
 def inline_size(content: Content | None) -> Size:

@@ -6,6 +6,7 @@ oldest.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from artifactfs.model.entry import Artifact, ArtifactKind, SingleFile, TreeMembe
 from artifactfs.tree import names
 from artifactfs.tree.inodes import number
 from artifactfs.tree.layout import LATEST, Level, inline_node
-from artifactfs.tree.nodes import ArtifactDir, Kind, Node, VersionDir, VersionsDir, inline_size
+from artifactfs.tree.nodes import ArtifactDir, Kind, Node, VersionDir, VersionsDir, inline_size, link_size
 
 METADATA = "artifact.json"
 VERSIONS = "versions"
@@ -218,10 +219,25 @@ def _tree_level(root: Node, children: Mapping[str, TreeMember]) -> Level:
 
 def _content_mark(content: Content | None, place: VersionDir) -> str:
     """Return what tells the content of a file in an edited tree from others that its path has had."""
-    if isinstance(content, ArchiveMember):
-        # Its hash is not known while its archive arrives.
-        return place.version.id if place.version else ""
-    return str(getattr(content, "key", ""))
+    match content:
+        case ArchiveMember(sha256=str(sha256)):
+            return sha256
+        case ArchiveMember():  # while its archive arrives; ``vfs.trees`` gives it its own when that is here
+            return place.version.id if place.version else ""
+        case Inline(data):
+            return hashlib.sha256(data).hexdigest()
+        case _:
+            return str(getattr(content, "key", ""))
+
+
+def apart_from_content(identity: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what an identity of ``member_node`` says but for the content that a file of an edited tree has."""
+    return identity if identity[0] != "edited" else (*identity[:6], *identity[7:])
+
+
+def member_place(identity: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what an identity of ``member_node`` says of where it stands, in an edited tree; others are as they are."""
+    return identity if identity[0] != "edited" else (*identity[:5], *identity[9:])
 
 
 def member_node(root: Node, member: TreeMember, name: str) -> Node:
@@ -237,11 +253,7 @@ def member_node(root: Node, member: TreeMember, name: str) -> Node:
     again = (str(member.serial),) if member.serial else ()
     identity = (*base, "/", member.path, member.kind, *mark, *again)
     kind = {"dir": Kind.DIRECTORY, "symlink": Kind.SYMLINK}.get(member.kind, Kind.FILE)
-    size = (
-        Exact(len((member.target or "").encode("utf-8", "surrogateescape")))
-        if kind is Kind.SYMLINK
-        else Exact(member.size)
-    )
+    size = link_size(member.target) if kind is Kind.SYMLINK else Exact(member.size)
     below = VersionDir(place.artifact, place.version, member.path, place.present) if kind is Kind.DIRECTORY else None
     return Node(
         number(identity), identity, kind, name, directory=below,

@@ -9,9 +9,11 @@ asked for that name, and nowhere else.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from artifactfs.concurrency import in_slices
 from artifactfs.model.entry import DirRef
 from artifactfs.tree.inodes import InodeTable
 from artifactfs.tree.layout import Level, Path, directory_identity
@@ -19,6 +21,9 @@ from artifactfs.tree.nodes import Kind, Listed, Node
 
 # Absent names that are remembered, some 100 bytes each; one that falls out is believed for as long as it was told to.
 MAX_ABSENT = 65_536
+# Levels more than the kernel holds that are remembered before it is looked which ones it does: some 300 bytes each, and
+# small mounts never look.
+MANY = 1024
 
 Changed = Callable[[int, str], None]
 
@@ -29,6 +34,7 @@ class Announcer:
 
     Attributes:
         changed: carries it to the kernel: number of the directory, name.
+        reread: told of the directory first: who reads it now has the name as it was.
         is_known: says of a node that the kernel knows it although a listing shows it for the first time: it was saved
             through this mount.
         is_covered: says of a directory and name that a change of this mount stands there, whatever is listed.
@@ -38,6 +44,7 @@ class Announcer:
     """
 
     changed: Changed = lambda _parent, _name: None
+    reread: Callable[[int], None] = lambda _parent: None
     is_known: Callable[[Node], bool] = lambda _node: False
     is_covered: Callable[[Node, str], bool] = lambda _parent, _name: False
     inodes: InodeTable | None = None
@@ -51,6 +58,12 @@ class Announcer:
     def stands_at(self, place: Listed, ino: int) -> None:
         """Remember which inode shows a level."""
         self._numbers[directory_identity(place.ref, place.prefix)] = ino
+        inodes = self.inodes
+        if inodes is not None and len(self._numbers) > 2 * len(inodes) + MANY:
+            # Of what the kernel has forgotten it need not be told; when it asks in one of them, that stands here again.
+            self._numbers = {
+                shown: at for shown, at in self._numbers.items() if at == ino or inodes.get(at) is not None
+            }
 
     def holds(self, ref: DirRef) -> bool:
         """Tell whether the kernel holds the directory of a listing point."""
@@ -61,6 +74,7 @@ class Announcer:
         """Have the kernel look a name up again."""
         self.told += 1
         self.withheld.discard((parent, name))
+        self.reread(parent)
         self.changed(parent, name)
 
     def _tell_unless_covered(self, parent: int, name: str) -> None:
@@ -102,20 +116,23 @@ class Announcer:
 
     # -- listings --------------------------------------------------------------------------------------------
 
-    def renewed(self, ref: DirRef, old: Mapping[Path, Level], fresh: Mapping[Path, Level]) -> None:
+    async def renewed(self, ref: DirRef, old: Mapping[Path, Level], fresh: Mapping[Path, Level]) -> None:
         """Tell of names of a listing that stand for something else now, for nothing, or for something at last."""
         for prefix, level in old.items():
             parent = self._numbers.get(directory_identity(ref, prefix))
             if parent is None:
                 continue
             now = fresh.get(prefix, Level()).children
-            for name, node in level.children.items():
-                other = now.get(name)
-                is_other = other is None or (other.identity != node.identity and not self.is_known(other))
-                if is_other:
-                    self._tell_unless_covered(parent, name)
+            await in_slices(list(level.children), partial(self._differing, parent, level.children, now))
             if parent in self._absent:
                 self._appeared(parent, now.keys() & self._absent[parent])
+
+    def _differing(self, parent: int, old: Mapping[str, Node], now: Mapping[str, Node], names: Sequence[str]) -> None:
+        for name in names:
+            node, other = old.get(name), now.get(name)
+            is_other = other is None or node is None or other.identity != node.identity
+            if is_other and (other is None or not self.is_known(other)):
+                self._tell_unless_covered(parent, name)
 
     # -- trees -----------------------------------------------------------------------------------------------
 

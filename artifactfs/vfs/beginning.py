@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -13,7 +13,7 @@ from artifactfs import errors
 from artifactfs.content.readahead import Pattern
 from artifactfs.content.reader import ContentReader
 from artifactfs.journal.staging import Staging
-from artifactfs.model.content import Content, ContentRef, Inline, Pointer
+from artifactfs.model.content import ArchiveMember, Content, ContentRef, Inline, Pointer
 from artifactfs.model.entry import Artifact
 from artifactfs.tree.inodes import number
 from artifactfs.tree.layout import present_node
@@ -49,7 +49,8 @@ class Beginner:
         if parent is None or not isinstance(parent.directory, Listed | VersionDir) or node.artifact is None:
             message = "the directory of this file is not known any more"
             raise errors.StaleContent(message)
-        base, is_current = await self.freshen(parent, node, node.artifact)
+        began_with = node.artifact
+        base, is_current = await self.freshen(parent, node, began_with)
         if not is_current:
             # The kernel looks the name up again and opens what it finds; told only now, it would append at the old end.
             message = "somebody else has saved it a moment ago"
@@ -64,7 +65,10 @@ class Beginner:
             staged.executable, staged.mtime_ns = node.executable, node.mtime_ns
             if node.content is not None:
                 await self.fill(edit, node.content, copy=copy)
-            edit.base_sha256 = self.sha256_of(node.content)
+            edit.base_sha256 = self.sha256_of(node.content) or await self._sha256_by_now(node.content, copy=copy)
+            self._note_unhashed(edit)
+            if not edit.in_tree and node.artifact is not began_with and node.artifact is not None:
+                edit.base = replace(node.artifact, current=base.current)  # it was renamed meanwhile
         except BaseException:
             home.discard(staged)
             raise
@@ -94,6 +98,27 @@ class Beginner:
             if self.content.pointer_fact(pointer) is None:
                 raise
             return (await self.content.pin(pointer, float("inf")))[0]
+
+    async def _sha256_by_now(self, content: Content | None, *, copy: bool) -> str | None:
+        """Return the hash of a file that was shown before its archive had been read to the end, if that is known now.
+
+        Who begins with an empty file does not wait for the archive.
+        """
+        if not isinstance(content, ArchiveMember) or not (copy or await self.content.arriving(content.archive) is None):
+            return None
+        try:
+            index = await self.content.index(content.archive)
+        except errors.ArtifactFSError:
+            return None
+        at = (content.offset, content.length)
+        return next((member.sha256 for member in index.members if (member.offset, member.size) == at), None)
+
+    @staticmethod
+    def _note_unhashed(edit: Edit) -> None:
+        """Note which version has what a writer began with whose hash is not known yet; it is asked at the save."""
+        content, version = edit.node.content, edit.node.version
+        if edit.in_tree and edit.base and version and isinstance(content, ArchiveMember) and edit.base_sha256 is None:
+            edit.base, edit.is_unhashed = replace(edit.base, current=version), True
 
     def sha256_of(self, content: Content | None) -> str | None:
         """Return the hash of a content as this machine has seen it last, None if it never has."""

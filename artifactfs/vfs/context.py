@@ -12,6 +12,7 @@ from artifactfs import errors
 from artifactfs.content.reader import ContentReader
 from artifactfs.journal.records import Record
 from artifactfs.journal.staging import Staging
+from artifactfs.model.entry import Artifact
 from artifactfs.providers.base import Publisher
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs.directories import Directories
@@ -36,6 +37,7 @@ class Context:
         tried: told of the source of each try, and what came of it: ``done``, or the state that the change is in now.
         saved: told of the source of each save.
         path_of: says the path of a node.
+        settle: says which inode the kernel knows of what is listed, which a later version lists as another object.
         pointer_saved: told of an inode whose bytes are now those of a pointer that this mount has written.
     """
 
@@ -48,12 +50,18 @@ class Context:
     tried: Callable[[str, str], None] = lambda _source, _outcome: None
     saved: Callable[[str], None] = lambda _source: None
     path_of: Callable[[Node], str] = lambda node: node.name
+    settle: Callable[[Node], Node] = lambda node: node
     pointer_saved: Callable[[Node], None] = lambda _node: None
 
     def shown_at(self, node: Node, before: str) -> str:
         """Return the path of a node; as it was ``before`` if the kernel has forgotten the directories above it."""
         path = self.path_of(node)
         return before if before.endswith(f"/{path}") else path
+
+    def forget(self, source: str, artifact: Artifact) -> None:
+        """Let go of what was remembered of an artifact that this mount has removed, or replaced by another."""
+        self.overlay.saved.removed(source, artifact)
+        self.directories.history.removed(source, artifact)
 
     def publisher(self, source: str) -> Publisher:
         """Return what can change a source.

@@ -58,6 +58,7 @@ class Directories:
             sources, content, self.ids.shelve, unshelve=self.ids.unshelve, show_ids=show_ids
         )  # fmt: skip
         self.ids.wire(self.listings)
+        self.listings.own.reshelve = self.ids.reshelve
         self.history.settled = self.listings.announcer.trees_told
         self._is_saving = False
 
@@ -147,7 +148,9 @@ class Directories:
         if title is None:
             return None
         provider = self.sources[node.source].provider
-        if place.role is Role.WORKFLOW and (provider.is_artifact_id(title) or name in self.ids.shelf(place).by_name()):
+        if place.role is Role.WORKFLOW and (
+            provider.is_artifact_id(title) or name in await self.ids.shelf(place).by_name()
+        ):
             shelf = IdShelf(place.ref, place.prefix)
             if await self.ids.find(node.source, shelf, name) is not None:
                 return id_link(place.ref, place.prefix, title, node.mtime_ns)

@@ -7,12 +7,13 @@ changed by ``apply_lookup`` when a reply has been accepted and by ``forget``, no
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from artifactfs import errors
+from artifactfs.concurrency import in_slices
 from artifactfs.content.reader import ContentReader
 from artifactfs.journal.staging import Staging
-from artifactfs.model.content import ContentRef, Exact, Hint, Inline, Pointer, Size
+from artifactfs.model.content import ContentRef, Exact, Hint, Inline, Pointer
 from artifactfs.model.entry import DirRef
 from artifactfs.tree.inodes import ROOT, InodeTable
 from artifactfs.tree.layout import CONTROL
@@ -29,10 +30,6 @@ from artifactfs.vfs.renaming import Renamer
 from artifactfs.vfs.sources import Source, source_node
 from artifactfs.vfs.writeback import Policy
 from artifactfs.vfs.writing import Writer
-
-FOREVER_S = 365 * 86400.0
-# First words of the identities that say which version of an artifact is the current one.
-OF_ARTIFACT = frozenset({"version link", "metadata"})
 
 
 class FileSystem:
@@ -62,9 +59,10 @@ class FileSystem:
             lambda ino: self.size_settled(ino),  # noqa: PLW0108 - it is set later
             policy or Policy(),
         )  # fmt: skip
-        self.writer.context.path_of = self.inodes.path_of
+        self.writer.context.path_of, self.writer.context.settle = self.inodes.path_of, self.inodes.settle
         announcer = self.announcer = self.directories.listings.announcer
         announcer.inodes, announcer.is_covered = self.inodes, self.writer.is_covered
+        announcer.reread = self.handles.changed
         announcer.is_known = lambda node: node.identity in self.writer.overlay.saved
         self.namespace = Namespace(self.directories, self.writer)
         self.remover = Remover(self.directories, self.writer, self.namespace)
@@ -72,6 +70,13 @@ class FileSystem:
         self.pointers = Pointers(content, self.handles)
         self.writer.context.pointer_saved = self.pointers.saved
         self.prefetch = Prefetch(self.directories, content)
+        self.directories.trees.confirmed = self._confirmed
+
+    def _confirmed(self, early: Node, node: Node) -> None:
+        """Let an inode that was shown before the hash of its content was known stand for that content."""
+        known = self.inodes.get(early.ino)
+        if known is not None and known.identity == early.identity:
+            self.writer.overlay.become(known, node)
 
     def _make_root(self, *, single: bool) -> Node:
         if single:
@@ -123,8 +128,7 @@ class FileSystem:
         if node is None:
             found.parent = parent.ino
             return self.inodes.settle(found)
-        if node is not found:
-            node.version, node.artifact, node.name, node.parent = found.version, found.artifact, found.name, parent.ino
+        node.version, node.artifact, node.name, node.parent = found.version, found.artifact, found.name, parent.ino
         return node
 
     def accepted(self, node: Node) -> None:
@@ -138,34 +142,6 @@ class FileSystem:
             self.pointers.forget(ino)
             self.writer.overlay.spoiled.discard(ino)
             self.announcer.forget(ino)
-
-    def kernel_ttl_s(self, node: Node) -> float:
-        """Return how long the kernel may believe a name and its attributes, in seconds."""
-        # The root over several sources never changes; asked for at every path it would cost two upcalls a file.
-        if node.immutable or isinstance(node.directory, MountRoot):
-            return FOREVER_S
-        source = self.sources.get(node.source)
-        if source is not None and source.provider.publisher is not None and node.identity[0] in OF_ARTIFACT:
-            return 0.0  # who saves a file and reads `latest` in the next command must find that save
-        return source.provider.listing_ttl_s if source else 0.0
-
-    def attr_ttl_s(self, node: Node) -> float:
-        """Return how long the kernel may believe the attributes: not at all while the size is not known."""
-        if is_control(node) or node.draft is not None:
-            return 0.0
-        if isinstance(node.content, Pointer):
-            return min(self.pointers.believed_s(node), self.kernel_ttl_s(node))
-        if node.kind is Kind.FILE and not isinstance(node.size, Exact):
-            return 0.0
-        return self.kernel_ttl_s(node)
-
-    def absent_ttl_s(self, parent_ino: int, name: str) -> float:
-        """Return how long the kernel may believe that a name stands for nothing, in seconds; 0 where it may come."""
-        parent = self.inodes.get(parent_ino)
-        ttl_s = 0.0 if parent is None else min(FOREVER_S, self.directories.absent_ttl_s(parent, name))
-        if ttl_s > 0:
-            self.announcer.was_absent(parent_ino, name)
-        return ttl_s
 
     # -- attributes ------------------------------------------------------------------------------------------
 
@@ -219,28 +195,49 @@ class FileSystem:
 
     async def opendir(self, ino: int) -> int:
         """Open a directory as it is now; return the handle."""
-        node = self.node(ino)
-        entries = await self._entries(node)
-        self.prefetch.entered(node, entries)
-        return self.handles.add(DirectoryHandle(node, entries))
+        opened = DirectoryHandle(self.node(ino))
+        number = self.handles.add(opened)  # before its names are gathered: some may change meanwhile
+        try:
+            await self._gather(opened)
+        except BaseException:
+            self.handles.drop(number)
+            raise
+        self.prefetch.entered(opened.node, opened.entries)
+        return number
 
-    async def _entries(self, node: Node) -> list[Node]:
-        overlay = self.writer.overlay
-        listed = {} if overlay.hides_base(node) else (await self.directories.children(node)).children
-        own = overlay.names(node)
-        entries = [self._settle(node, child) for name, child in listed.items() if name not in own]
-        return entries + [self._settle(node, entry) for entry in own.values() if isinstance(entry, Node)]
+    async def _gather(self, opened: DirectoryHandle) -> None:
+        node, overlay, entries = opened.node, self.writer.overlay, list[Node]()
+        for _ in range(10):  # seldom more than once
+            changes, own = opened.changes, dict(overlay.names(node))
+            listed = {} if overlay.hides_base(node) else (await self.directories.children(node)).children
+            if own == overlay.names(node):
+                break  # else a change was published meanwhile, and may be in neither
+        await in_slices(
+            list(listed),  # of a million pairs it would take half a second itself
+            lambda part: entries.extend(self._settle(node, listed[n]) for n in part if n not in own and n in listed),
+        )
+        opened.known_changes, opened.entries = changes, entries
+        opened.entries += [self._settle(node, entry) for entry in own.values() if isinstance(entry, Node)]
 
     async def begin(self, handle: int) -> None:
         """Begin to read a directory; who begins again (``rewinddir``) gets it as it is now."""
         opened = self.handles.get(handle, DirectoryHandle)
-        if opened.begun:
-            opened.entries = await self._entries(opened.node)
+        if opened.begun or opened.is_outdated:
+            await self._gather(opened)
         opened.begun = True
 
-    def readdir(self, handle: int) -> list[Node]:
-        """Return what the directory held when its reading began; positions in it are the cookies."""
-        return self.handles.get(handle, DirectoryHandle).entries
+    def readdir(self, handle: int, start: int = 0) -> Iterator[tuple[int, Node, bool]]:
+        """Yield what the directory held when its reading began: cookie, node, and whether its name is still as then.
+
+        Where that is not sure the kernel has to look the name up again: it takes what it is told here for what is.
+        """
+        opened = self.handles.get(handle, DirectoryHandle)
+        own = self.writer.overlay.names(opened.node) if opened.is_outdated else {}
+        for position in range(start, len(opened.entries)):
+            node = opened.entries[position]
+            now = own.get(node.name)
+            if now is None or (isinstance(now, Node) and now.ino == node.ino):
+                yield position + 1, node, not opened.is_outdated
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -249,14 +246,14 @@ class FileSystem:
         node = self.node(ino)
         if node.kind is Kind.DIRECTORY:
             raise errors.IsADirectory
-        writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
-        if writing:
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             edit = await self.writer.open(node, truncate=bool(flags & os.O_TRUNC))
             return Opened(self.handles.add(WriteHandle(node, edit)), self.writer.overlay.keeps_pages(ino))
         edited = self.writer.overlay.edits.get(ino)
         if edited is not None:
-            handle = self.handles.add(ReadHandle(node, Inline(b""), edited.staged.size))
+            handle = self.handles.add(ReadHandle(node, Inline(b""), edited.staged.size, of_edit=True))
             return Opened(handle, self.writer.overlay.keeps_pages(ino))
+        self.writer.demand_a_place(node)
         try:
             return await self._open_reading(node)
         except errors.NotFound as error:
@@ -283,6 +280,8 @@ class FileSystem:
         """Return bytes of an open file; fewer than asked only at its end."""
         opened = self.handles.any(handle)
         try:
+            if isinstance(opened, ReadHandle) and opened.of_edit and opened.node.ino not in self.writer.overlay.edits:
+                await self.pointers.published(opened)
             match opened:
                 case WriteHandle(edit=edit) if not edit.staged.closed:
                     return edit.staged.read(offset, length)
@@ -347,14 +346,16 @@ class FileSystem:
         node = await self.lookup(parent_ino, name)
         if node.kind is Kind.DIRECTORY:
             raise errors.IsADirectory
-        await self.remover.unlink(self.node(parent_ino), name, node)
+        with self.handles.changing(parent_ino):
+            await self.remover.unlink(self.node(parent_ino), name, node)
 
     async def rmdir(self, parent_ino: int, name: str) -> None:
         """Remove an empty directory."""
         node = await self.lookup(parent_ino, name)
         if node.kind is not Kind.DIRECTORY:
             raise errors.NotADirectory
-        await self.remover.rmdir(self.node(parent_ino), name, node)
+        with self.handles.changing(parent_ino):
+            await self.remover.rmdir(self.node(parent_ino), name, node)
 
     async def rename(self, old: tuple[int, str], new: tuple[int, str], *, replace: bool) -> None:
         """Give (directory, name) another place; ``replace`` False refuses one that is taken."""
@@ -365,7 +366,8 @@ class FileSystem:
             target = None
         if target is not None and not replace:
             raise errors.AlreadyExists
-        await self.renamer.rename(Move(self.node(old[0]), old[1], node, self.node(new[0]), new[1], target))
+        with self.handles.changing(old[0], new[0]):
+            await self.renamer.rename(Move(self.node(old[0]), old[1], node, self.node(new[0]), new[1], target))
 
     # -- for others ------------------------------------------------------------------------------------------
 
@@ -377,8 +379,7 @@ class FileSystem:
         edit = self.writer.overlay.edits.get(node.ino)
         if edit is not None and not edit.staged.closed:
             return edit.staged.size
-        size: Size = node.size
-        return size.value if isinstance(size, Exact | Hint) else 0
+        return node.size.value if isinstance(node.size, Exact | Hint) else 0
 
     async def walk(self, path: str) -> Node:
         """Return the node at a path below the mount point."""

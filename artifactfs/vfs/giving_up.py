@@ -15,6 +15,7 @@ import trio
 from artifactfs import errors
 from artifactfs.model.content import Unknown
 from artifactfs.tree.nodes import Kind, Node
+from artifactfs.vfs import removals
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.overlay import Edit, Job, Removal, WorkTree, is_below, join
 from artifactfs.vfs.queue import Item
@@ -106,9 +107,8 @@ class GivingUp:
         with self._held(removal, ()):
             async with self.fs.writer.order(removal.source):
                 await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
-                for at in [at for at, found in overlay.removals.items() if found is removal]:
-                    del overlay.removals[at]
-                overlay.drop(removal.directory, removal.source, removal.name)
+                removals.drop(overlay, removal)
+                overlay.unhide(removal)
         context.directories.listings.own.forget(removal.directory.ref)
         self._changed(await self._directory(removal.shown.rpartition("/")[0]), removal.name)
 

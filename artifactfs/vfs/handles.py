@@ -6,7 +6,9 @@ the thread that opened it, 0 if that is not known.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,21 +21,38 @@ from artifactfs.vfs.overlay import Edit
 
 @dataclass(slots=True)
 class DirectoryHandle:
-    """A directory as it was when its reading began: nothing is skipped or repeated until it begins again."""
+    """A directory as it was when its reading began: nothing is skipped or repeated until it begins again.
+
+    Attributes:
+        changes: how often a name in it was taken away, or given to something else, since it was opened.
+        known_changes: how many of them what was gathered last has.
+    """
 
     node: Node
-    entries: list[Node]
+    entries: list[Node] = field(default_factory=list)
     begun: bool = False
+    changes: int = 0
+    known_changes: int = 0
     pid: int = 0
+
+    @property
+    def is_outdated(self) -> bool:
+        """Tell whether a name may be another one's since the names were gathered."""
+        return self.changes != self.known_changes
 
 
 @dataclass(slots=True)
 class ReadHandle:
-    """A file opened for reading, on the content it had then; what this mount itself writes to it is read, too."""
+    """A file opened for reading, on the content it had then; what this mount itself writes to it is read, too.
+
+    Attributes:
+        of_edit: it was being written then, so its content is only known when that is published.
+    """
 
     node: Node
     content: Content
     size: int
+    of_edit: bool = False
     pattern: Pattern = field(default_factory=Pattern)
     pid: int = 0
 
@@ -112,6 +131,21 @@ class HandleTable:
     def of(self, node: Node) -> list[Handle]:
         """Return what is open on a node."""
         return [handle for handle in self._handles.values() if handle.node is node]
+
+    @contextlib.contextmanager
+    def changing(self, *directories: int) -> Iterator[None]:
+        """Change names: who has begun to read their directories has them as they were."""
+        try:
+            yield
+        finally:
+            for directory in directories:
+                self.changed(directory)
+
+    def changed(self, directory: int) -> None:
+        """Note that a name in a directory, by its inode number, stands for nothing or for something else now."""
+        for handle in self._handles.values():
+            if isinstance(handle, DirectoryHandle) and handle.node.ino == directory:
+                handle.changes += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from artifactfs import errors
 from artifactfs.content.metadata import KeptVersions
 from artifactfs.content.reader import ContentReader
-from artifactfs.model.entry import Artifact, Version
+from artifactfs.model.entry import Artifact, ArtifactKind, Version
 from artifactfs.tree import versions
 from artifactfs.tree.layout import Level
 from artifactfs.tree.nodes import Node
@@ -175,13 +175,34 @@ class History:
             self._versions.pop(key, None)
             self.changed(source, before, artifact)
 
-    def let_go(self, source: str, artifacts: Iterable[Artifact]) -> None:
+    def apply_listed(self, source: str, artifacts: Iterable[Artifact | None]) -> None:
+        """Take over what a listing says of the artifacts that this mount may change.
+
+        A file that has one version for ever is only remembered once it was saved here: nobody asks for others of it.
+        """
+        for artifact in artifacts:
+            if artifact is None or not artifact.writable:
+                continue
+            if not _is_ever_the_same(artifact) or (source, artifact.key) in self._newest:
+                self.apply_artifact(source, artifact)
+
+    def let_go(self, source: str, artifacts: Iterable[Artifact | None]) -> None:
         """Forget what was only known from a listing that there is no room for; what this mount saved stays."""
         for artifact in artifacts:
+            if artifact is None or not artifact.writable:
+                continue
             key = (source, artifact.key)
             if self._newest.get(key) is artifact:
                 del self._newest[key]
                 self._newest_at.pop(key, None)
+
+    def removed(self, source: str, artifact: Artifact) -> None:
+        """Forget a file that this mount has removed, or replaced by another: its key does not come back."""
+        key = (source, artifact.key)
+        if artifact.kind is ArtifactKind.FILE:
+            self._newest.pop(key, None)
+            self._newest_at.pop(key, None)
+            self._versions.pop(key, None)
 
     async def current(self, source: str, artifact: Artifact) -> Artifact:
         """Return an artifact as it was at most a listing's lifetime ago.
@@ -214,3 +235,7 @@ class History:
         """Return how much longer an artifact's current version is believed to be that, in seconds."""
         known_at = self._newest_at.get((source, artifact.key), -math.inf)
         return max(0.0, known_at + self.sources[source].provider.listing_ttl_s - trio.current_time())
+
+
+def _is_ever_the_same(artifact: Artifact) -> bool:
+    return artifact.only_version and artifact.kind is ArtifactKind.FILE

@@ -5,12 +5,14 @@ Rules of this file: what is known answers first, then the service, then a search
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
 from artifactfs import errors
+from artifactfs.concurrency import in_slices
 from artifactfs.model.entry import Artifact, DirRef, Role
 from artifactfs.tree import names, versions
 from artifactfs.tree.layout import Level, Path
@@ -23,6 +25,15 @@ from artifactfs.vfs.sources import Source, source_node
 
 # Listings asked for at once when an id is searched in every run of a workflow.
 SEARCHERS = 8
+
+
+def _workflow_of(place: Listed, prefix: Path) -> tuple[DirRef, Path] | None:
+    """Return the workflow in whose shelf a level of a listing is."""
+    if place.workflow is not None:
+        return place.workflow
+    if place.role is Role.WORKFLOW:
+        return (place.ref, ())
+    return (place.ref, prefix[:1]) if prefix else None
 
 
 @dataclass(slots=True)
@@ -51,16 +62,11 @@ class Ids:
         """Return the shelf of a workflow."""
         return self._shelves.setdefault((place.ref, place.prefix), Shelf())
 
-    def shelve(self, place: Listed, levels: Mapping[Path, Level]) -> None:
+    async def shelve(self, place: Listed, levels: Mapping[Path, Level]) -> None:
         """Remember the artifacts of a listing under the workflow they stand in, instead of those it showed before."""
         parts: dict[tuple[DirRef, Path], list[Level]] = {}
         for prefix, level in levels.items():
-            where = place.workflow or ((place.ref, ()) if place.role is Role.WORKFLOW else None)
-            if where is None and prefix:
-                where = (place.ref, prefix[:1])
-            for artifact in level.artifacts.values():
-                if artifact.writable:
-                    self.history.apply_artifact(place.ref.source, artifact)
+            where = _workflow_of(place, prefix)
             if where is not None:
                 parts.setdefault(where, []).append(level)
         for where in self._places.get(place.ref, set()) - parts.keys():
@@ -68,20 +74,34 @@ class Ids:
         for where, part in parts.items():
             self._shelves.setdefault(where, Shelf()).put(place.ref, part)
         self._places[place.ref] = set(parts)
+        for level in levels.values():
+            await in_slices(list(level.children), partial(self._apply, place.ref.source, level))
+
+    def _apply(self, source: str, level: Level, shown: Sequence[str]) -> None:
+        nodes = (level.children.get(name) for name in shown)
+        self.history.apply_listed(source, (node.artifact for node in nodes if node is not None))
+
+    def reshelve(self, place: Listed, prefix: Path, gone: Artifact | None, made: Artifact | None) -> None:
+        """Take over what this mount has changed in a listing that is shelved."""
+        where = _workflow_of(place, prefix)
+        if where is not None and where in self._places.get(place.ref, ()):
+            self._shelves[where].change(gone, made)
 
     def unshelve(self, ref: DirRef, known: Known) -> None:
-        """Let go of the artifacts of a listing that there is no room for in memory."""
+        """Let go of the artifacts of a listing that there is no room for in memory, or that is gone."""
         for where in self._places.pop(ref, set()):
             self._shelves[where].drop(ref)
+            if self._shelves[where].is_empty:
+                del self._shelves[where]
         for level in known.levels.values():
-            self.history.let_go(ref.source, level.artifacts.values())
+            self.history.let_go(ref.source, (node.artifact for node in level.children.values()))
 
     async def find(self, source: str, place: IdShelf, name: str) -> Artifact | None:
         """Return an artifact by the name of its id in its workflow: known, asked for, or searched in every run."""
         shelf = self.shelf(place)
         with shelf.held():
             top = await self._ensure_workflow(source, place)
-            known = shelf.by_name().get(name)
+            known = (await shelf.by_name()).get(name)
             if known is not None:
                 return known
             title = names.decode(name)
@@ -101,7 +121,7 @@ class Ids:
                 return found
             # Also where the service cannot be asked: a run that was listed before may show it.
             await self._expand(place, top, until=name)
-            known = shelf.by_name().get(name)
+            known = (await shelf.by_name()).get(name)
             if known is None and failure is not None:
                 raise failure
             return known
@@ -126,7 +146,7 @@ class Ids:
             async with trio.open_nursery() as nursery:
                 for node in batch:
                     nursery.start_soon(self._expand_one, node, found, failures)
-            if until is not None and until in shelf.by_name():
+            if until is not None and until in await shelf.by_name():
                 return
             if failures:
                 raise failures[0]
@@ -160,6 +180,12 @@ class Ids:
         with shelf.held():
             top = await self._ensure_workflow(node.source, place)
             await self._expand(place, top)
-            for name, artifact in shelf.by_name().items():
-                level.children[name] = versions.shelf_node(artifact, name, node.mtime_ns, node.source)
+            by_name = await shelf.by_name()
+
+            def show(part: Sequence[str]) -> None:
+                for name in part:
+                    if (artifact := by_name.get(name)) is not None:
+                        level.children[name] = versions.shelf_node(artifact, name, node.mtime_ns, node.source)
+
+            await in_slices(list(by_name), show)
         return level

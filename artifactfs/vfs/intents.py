@@ -87,15 +87,20 @@ def of_edit(edit: Edit, staged: Staged | None = None) -> Record:
     behind = edit.in_flight.number if edit.in_flight and edit.in_flight is not own else None
     what = {
         "kind": FILE, **_spot(edit.directory), "name": edit.node.name, "base": _artifact_text(edit.base),
-        "base_sha256": edit.base_sha256, "local": edit.is_local, "after": behind,
+        "base_sha256": edit.base_sha256, "unhashed": edit.is_unhashed, "local": edit.is_local, "after": behind,
         "instead": edit.backup.number if edit.backup and edit.backup is not own else None,
         "over": list(edit.over), "doomed": edit.doomed, "at_ns": time.time_ns(),
         "replaces": edit.replaces.number if edit.replaces else None,
     }  # fmt: skip
     record = _record(edit, what)
     record.number, record.executable, record.mtime_ns = own.number, own.executable, own.mtime_ns
-    record.size = own.sealed_size
     return record
+
+
+def is_of_removed(edit: Edit) -> bool:
+    """Tell whether all that is durable of an edit is a save of its name that was removed before the edit took that."""
+    flight = edit.flight_record
+    return flight is not None and bool(flight.what["doomed"]) and not edit.staged.sealed and edit.backup is None
 
 
 def of_all(edit: Edit) -> list[Record]:
@@ -103,7 +108,7 @@ def of_all(edit: Edit) -> list[Record]:
     flight, backup = edit.in_flight, edit.backup
     records = [of_edit(edit, flight)] if flight is not None and flight is not edit.staged else []
     for one in records:
-        one.what.update({"after": None, "instead": None})
+        one.what.update({"after": None, "instead": None, "doomed": is_of_removed(edit)})
     if backup is not None:
         records.append(of_edit(edit, backup))
         records[-1].what["instead"] = None

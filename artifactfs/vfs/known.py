@@ -17,6 +17,9 @@ from artifactfs.tree.layout import Level, Path
 
 # Entries in memory: about 1.6 kB each with their nodes, names and artifacts (measured), so about 50 MB.
 MAX_ENTRIES = 32_768
+# A listing that is larger than that alone has room of its own, one at a time, and until so long after the last look:
+# making it again takes a minute for a million.
+LARGE_S = 600.0
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class Known:
         revalidating: it is being renewed at this moment, and served meanwhile.
         doubtful: something may have changed it that this machine did: shown only while nobody can be asked.
         looked_at: when somebody looked at it last, by trio's clock.
+        revision: of its source, when it was asked; None where the source tells none.
     """
 
     levels: dict[Path, Level]
@@ -45,6 +49,7 @@ class Known:
     revalidating: bool = False
     doubtful: bool = False
     looked_at: float = -math.inf
+    revision: int | None = None
 
     def is_fresh(self, now: float) -> bool:
         """Tell whether it is still believed without asking."""
@@ -72,6 +77,7 @@ class KnownListings:
         self._max = max_entries
         self._known: OrderedDict[DirRef, tuple[Known, int]] = OrderedDict()
         self._entries = 0
+        self._large: DirRef | None = None
 
     def __len__(self) -> int:
         """Return how many listings are in memory."""
@@ -98,15 +104,28 @@ class KnownListings:
         """Keep a listing, in the place of what was known before; the one kept last is never dropped."""
         self.pop(ref)
         count = known.count()
+        large = None if self._large is None else self._known[self._large][0]
+        if large is not None and (count > self._max or known.looked_at > large.looked_at + LARGE_S):
+            self.drop(self._large)
         self._known[ref] = (known, count)
+        if count > self._max:
+            self._large = ref
+            return
         self._entries += count
-        while self._entries > self._max and len(self._known) > 1:
-            oldest, (fallen, size) = self._known.popitem(last=False)
-            self._entries -= size
-            self._dropped(oldest, fallen)
+        while self._entries > self._max:
+            self.drop(next(oldest for oldest in self._known if oldest != self._large))
+
+    def drop(self, ref: DirRef | None) -> None:
+        """Let a listing fall out, and tell of it."""
+        found = None if ref is None else self.peek(ref)
+        if ref is not None and found is not None:
+            self.pop(ref)
+            self._dropped(ref, found)
 
     def pop(self, ref: DirRef) -> None:
         """Forget a listing."""
         found = self._known.pop(ref, None)
-        if found is not None:
+        if ref == self._large:
+            self._large = None
+        elif found is not None:
             self._entries -= found[1]

@@ -4,7 +4,7 @@ Rules of this file: one flight per listing, however many look. A transient failu
 known: the old listing is served and its age shown; without an old listing the failure is the answer. What an earlier
 mount knew is known (``content.metadata``), and as old as it is. A listing that is no longer believed is renewed; who
 looks waits for that a moment (``GRACE_S``), and is then shown the old one, while the new one is awaited behind. What
-the service itself has denied is not shown any more.
+the service itself has denied is not shown any more; any other failure, a gateway's page among them, changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,14 +23,15 @@ import trio
 from artifactfs import errors
 from artifactfs.content.metadata import KeptListing
 from artifactfs.content.reader import ContentReader
-from artifactfs.model.entry import Artifact, DirRef, Entry
+from artifactfs.model.entry import Artifact, DirRef, Entry, Listing
 from artifactfs.providers import limits
+from artifactfs.providers.base import Provider, Revised
 from artifactfs.tree.layout import Level, Path
 from artifactfs.tree.nodes import Listed, Node
 from artifactfs.vfs.announcing import Announcer
 from artifactfs.vfs.known import MAX_ENTRIES, Known, KnownListings
 from artifactfs.vfs.laying_out import Plan
-from artifactfs.vfs.own_changes import OwnChanges, Shelve
+from artifactfs.vfs.own_changes import OwnChanges
 from artifactfs.vfs.sources import Source
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,16 @@ MOST_TRIES = 10
 # A page that never says it is the last would never end; 10,000 pages of 100 are a million artifacts.
 MAX_PAGES = 10_000
 
-TRANSIENT = (errors.Unavailable, errors.Unreachable, errors.TimedOut, errors.QuotaExceeded)
+Shelve = Callable[[Listed, Mapping[Path, Level]], Awaitable[None]]
+
+TRANSIENT = (
+    errors.Unavailable,
+    errors.Unreachable,
+    errors.TimedOut,
+    errors.QuotaExceeded,
+    errors.ProviderMisbehaved,
+)
+"""What may pass, and what a gateway or a sign-in page says in the service's place: what is known stands."""
 
 DENIALS = (errors.NotFound, errors.AccessDenied)
 """What a service says and means; anything else may be a gateway's page, or a mistake that is mended in a moment."""
@@ -63,8 +73,8 @@ class Listings:
 
     ``distrusted`` are sources of whose kept listings one may be older than a save: the mount before was killed. They
     are shown only while their service cannot be asked.
-    ``shelve`` is told of each new listing, ``unshelve`` of each that there is no room for, ``announcer`` of what a new
-    one shows otherwise than the one before.
+    ``shelve`` is told of each new listing, ``unshelve`` of each that is gone or that there is no room for,
+    ``announcer`` of what a new one shows otherwise than the one before.
     """
 
     def __init__(
@@ -88,7 +98,7 @@ class Listings:
         self._tops: dict[DirRef, tuple[Node, Listed]] = {}
         self._slow_until: dict[str, float] = {}
         self._renewing: Counter[str] = Counter()
-        self.own = OwnChanges(sources, content.facts, self._known, self._tops, shelve)
+        self.own = OwnChanges(sources, content.facts, self._known, self._tops)
 
     def changed(self, parent: int, name: str) -> None:
         """Have the kernel look a name up again."""
@@ -111,6 +121,8 @@ class Listings:
         top = self._tops.get(place.ref, (node, place))
         if known is None:
             known = await self._recall(*top)
+            # A flight may have landed between the answer and this task's turn: what it brought is not asked for again.
+            known = self._known.peek(place.ref) or known
         if known is None or not known.may_be_shown():
             return await self.content.flights.run(self._key(place.ref), partial(self._refresh, *top))
         if known.revalidating or known.is_fresh(trio.current_time()):
@@ -160,7 +172,7 @@ class Listings:
 
     async def _recall(self, node: Node, place: Listed) -> Known | None:
         source = self.sources[node.source]
-        if not source.keeps_listings or place.ref in self.own.changes or node.source in self.own.changed_sources:
+        if not source.keeps_listings or self.own.has_changed(place.ref):
             return None
         return await self.content.flights.run(("recall", place.ref), partial(self._read, source, node, place))
 
@@ -170,16 +182,18 @@ class Listings:
             return self._known.peek(place.ref)  # somebody may have fetched it meanwhile
         levels = await self._laid_out(node, place, kept.entries, complete=kept.complete)
         known = self._known.peek(place.ref)
-        if known is None:  # nobody has fetched it meanwhile
+        if known is None and not self.own.has_changed(place.ref):  # nobody has fetched it, or saved into it, meanwhile
             age_s = time.time() - kept.fetched_at
             if age_s < 0:  # the clock was set back: nobody knows how old it is
                 age_s = 0.0 if math.isinf(kept.ttl_s) else kept.ttl_s
+            if kept.note is not None and "limits." in kept.note:  # a limit has cut it, which may be another one now
+                age_s = max(age_s, kept.ttl_s)
             known = Known(
                 levels, trio.current_time() - age_s, kept.ttl_s, kept.complete, kept.note,
                 doubtful=node.source in self.distrusted, looked_at=trio.current_time(),
             )  # fmt: skip
             self._known.put(place.ref, known)
-            self.shelve(place, levels)
+            await self.shelve(place, levels)
         return known
 
     # -- asking ------------------------------------------------------------------------------------------------
@@ -204,9 +218,12 @@ class Listings:
         old, began = self._known.peek(place.ref), trio.current_time()
         self._renewing[node.source] += 1
         try:
+            if old is not None and await _is_unchanged(self.sources[node.source].provider, old):
+                old.fetched_at, old.failure = began, None
+                return old
             entries, fresh = await _fetch_all(self, node, place, tries=1 if behind else TRIES)
         except errors.ArtifactFSError as error:
-            return self._failed(node, place, old, error, behind=behind)
+            return await self._failed(node, place, old, error)
         finally:
             self._renewing[node.source] -= 1
             if old is not None:
@@ -221,34 +238,29 @@ class Listings:
                 known.failure = None
                 return known
         self._known.put(place.ref, fresh)
-        self.shelve(place, fresh.levels)
+        await self.shelve(place, fresh.levels)
         if old is not None:
-            self.announcer.renewed(place.ref, old.levels, fresh.levels)
+            await self.announcer.renewed(place.ref, old.levels, fresh.levels)
         self.announcer.trees_told()
         await self._keep(node, place, entries, fresh)
         return fresh
 
-    def _failed(
-        self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError, *, behind: bool
-    ) -> Known:
-        """Return the old listing where it stands: behind, nobody has asked, so only what is denied is not shown."""
-        passes = isinstance(error, TRANSIENT)
-        if old is not None and (passes or (behind and not isinstance(error, DENIALS))):
+    async def _failed(self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError) -> Known:
+        """Return the old listing where it stands: only what is denied is not shown any more."""
+        if isinstance(error, DENIALS):
+            await self._deny(node, place, old, error)
+        elif old is not None:
             log.info("serving an older listing of %s: %s", place.ref.kind, error)
-            old.failure = error
-            if passes:
-                old.retry_at = trio.current_time() + RETRY_S
+            old.failure, old.retry_at = error, trio.current_time() + RETRY_S
             return old
-        if not passes:
-            self._deny(node, place, old, error)
         raise error
 
-    def _deny(self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError) -> None:
+    async def _deny(self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError) -> None:
         """Show no more what the service itself says is not there, or not for us."""
         if isinstance(error, errors.NotFound):
-            self._known.pop(place.ref)
+            self._known.drop(place.ref)
             if old is not None:
-                self.announcer.renewed(place.ref, old.levels, {})
+                await self.announcer.renewed(place.ref, old.levels, {})
             source = self.sources[node.source]
             if source.keeps_listings:
                 self.content.facts.metadata.drop_listing(source.fingerprint, place.ref)
@@ -262,29 +274,23 @@ class Listings:
             metadata = self.content.facts.metadata
             kept = KeptListing(entries, time.time(), fresh.ttl_s, fresh.complete, fresh.note)
             metadata.keep_listing(source.fingerprint, place.ref, kept)
-            await metadata.room()
+            await metadata.room(len(entries))
 
     async def fetch(self, node: Node, place: Listed) -> tuple[list[Entry], Known]:
         """Ask for all pages of a listing; nothing is kept of it."""
         source = self.sources[node.source]
-        entries: list[Entry] = []
-        cursor: str | None = None
-        seen: set[str] = set()
-        for _ in range(MAX_PAGES):
-            page = await source.provider.list(place.ref, cursor)
-            entries.extend(page.entries)
-            cursor = page.next_cursor
-            if cursor is None or cursor in seen:
-                break
-            seen.add(cursor)
-        complete = page.complete and cursor is None
+        # Before the first page: what changes while they are read is then another revision.
+        revision = await source.provider.revision() if isinstance(source.provider, Revised) else None
+        entries, page = await _all_pages(source, place.ref)
+        complete = page.complete and page.next_cursor is None
+        note = page.note if page.next_cursor is None or page.note else "the service's pages do not end"
         if not complete and place.ref in self.own.made:
             listed = {entry.key for entry in entries if isinstance(entry, Artifact)}
             entries.extend(made for key, made in self.own.made[place.ref].items() if key not in listed)
         levels = await self._laid_out(node, place, entries, complete=complete)
         ttl = source.provider.listing_ttl_s if page.ttl_s is None else page.ttl_s
         now = trio.current_time()
-        return entries, Known(levels, now, ttl, complete, page.note, looked_at=now)
+        return entries, Known(levels, now, ttl, complete, note, looked_at=now, revision=revision)
 
     async def _laid_out(
         self, node: Node, place: Listed, entries: Sequence[Entry], *, complete: bool
@@ -308,6 +314,40 @@ class Listings:
             {"source": ref.source, "directory": "/".join((ref.kind, *ref.args)), **describe(known, now)}
             for ref, known in self._known
         ]
+
+
+async def _page(source: Source, ref: DirRef, cursor: str | None) -> Listing:
+    """Ask for one page. That a later one is not there says nothing of the directory, whose first one was."""
+    try:
+        return await source.provider.list(ref, cursor)
+    except errors.NotFound as error:
+        if cursor is None:
+            raise
+        message = f"a page of the list is not there: {error}"
+        raise errors.ProviderMisbehaved(message, provider=source.name, status=error.status) from error
+
+
+async def _all_pages(source: Source, ref: DirRef) -> tuple[list[Entry], Listing]:
+    """Return the entries of a listing, and its last page: one that says there is more repeats, or never ends."""
+    entries: list[Entry] = []
+    cursor: str | None = None
+    seen: set[str] = set()
+    for _ in range(MAX_PAGES):
+        page = await _page(source, ref, cursor)
+        entries.extend(page.entries)
+        cursor = page.next_cursor
+        if cursor is None or cursor in seen:
+            break
+        seen.add(cursor)
+    return entries, page
+
+
+async def _is_unchanged(provider: Provider, known: Known) -> bool:
+    """Tell whether a listing need not be asked for again, since nothing at all has changed at its source."""
+    if known.revision is None or not isinstance(provider, Revised) or not known.may_be_shown():
+        return False
+    # What this mount has changed meanwhile may not be shown from here on.
+    return await provider.revision() == known.revision and known.may_be_shown()
 
 
 async def _fetch_all(listings: Listings, node: Node, place: Listed, *, tries: int) -> tuple[list[Entry], Known]:

@@ -19,15 +19,15 @@ import trio
 
 from artifactfs import errors
 from artifactfs.journal.droppings import is_dropping, is_passing
-from artifactfs.model.content import Exact
 from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.providers.base import Change
 from artifactfs.tree import names
 from artifactfs.tree.layout import BY_ID, CONTROL, LATEST, SHELF
-from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
+from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir, link_size
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.overlay import Edit, Gone, Job, Overlay, WorkTree, key_of
+from artifactfs.vfs.tree_records import write_tree
 from artifactfs.vfs.writing import Writer
 
 RESERVED = frozenset({BY_ID, CONTROL, LATEST, SHELF})
@@ -177,21 +177,25 @@ class Namespace:
 
         Raises:
             NotPermitted: it leads out, or this is no tree.
+            NameNotAllowed: it has a name that stands for nothing in any tree.
         """
         self.accepting(parent, name, Accepts.FILES)
         await self.writer.publisher(parent.source).permits(Change.SAVE)
-        leads_out = posixpath.normpath(posixpath.join(path_in_tree(parent), target)).startswith("..")
-        if not isinstance(parent.directory, VersionDir) or not target or target.startswith("/") or leads_out:
+        meant = names.meant_target(target)
+        if meant is None:
+            raise errors.NameNotAllowed("a symlink that would not lead there when it is read again", subject=name)
+        leads_out = posixpath.normpath(posixpath.join(path_in_tree(parent), meant)).startswith("..")
+        if not isinstance(parent.directory, VersionDir) or not meant or meant.startswith("/") or leads_out:
             message = "a symlink can only be made in a tree, and leads to what is in it"
             raise errors.NotPermitted(message)
         async with self.writer.order(parent.source):
             tree = self.writer.work_trees.tree(parent)
             node = intents.made_node(tree, path_in_tree(parent), name, Kind.SYMLINK, time.time_ns())
-            node.target, node.size = target, Exact(len(target.encode("utf-8", "surrogateescape")))
+            node.target, node.size = meant, link_size(meant)
             await self.put(parent, tree, name, node)
 
     async def free(self, place: Listed, source: str, name: str) -> None:
-        """Have an artifact removed now whose name was taken away here: another one wants it.
+        """Have each artifact removed now whose name was taken away here: another one wants it.
 
         Raises:
             ArtifactFSError: its service did not remove it.
@@ -199,8 +203,8 @@ class Namespace:
         ghost = self.overlay.doomed_at(place, source, name)
         if ghost is not None:
             await self.writer.writeback.now(ghost)
-        removal = self.overlay.removals.get((key_of(place, source), name))
-        if removal is not None and removal.given_to is None:
+        at = (key_of(place, source), name)
+        while (removal := self.overlay.removals.get(at)) is not None and removal.given_to is None:
             await self.writer.writeback.now(removal)
 
     async def put(self, parent: Node, tree: WorkTree, name: str, entry: Node | Gone) -> None:
@@ -208,8 +212,7 @@ class Namespace:
         path = path_in_tree(parent)
         tree.names.setdefault(path, {})[name] = entry
         tree.records.setdefault((path, name), tree.home.next_number())
-        records = [intents.of_tree(tree), intents.of_name(tree, path, name, entry)]
-        await trio.to_thread.run_sync(tree.home.journal.put, *records)
+        await write_tree(tree, intents.of_name(tree, path, name, entry))
         self.changed(tree)
 
     def changed(self, tree: WorkTree) -> None:
@@ -250,6 +253,47 @@ class Namespace:
             ended.set()
             order.release()
             self.writer.writeback.wake()
+
+    @asynccontextmanager
+    async def unsaved(self, node: Node) -> AsyncIterator[None]:
+        """Have a file not saved while the block runs, whoever begins to write to it: its service is changing it."""
+        writer = self.writer
+        while True:
+            edit, busy = self.overlay.edits.get(node.ino), writer.unsaved.get(node.ino)
+            if edit is not None and busy is None:
+                busy = edit.held if edit.under_way is None else edit.under_way
+            if busy is None:
+                break
+            await busy.wait()
+        ended = writer.unsaved[node.ino] = trio.Event()
+        if edit is not None:
+            edit.held = ended
+        try:
+            yield
+        finally:
+            del writer.unsaved[node.ino]
+            edit = self.overlay.edits.get(node.ino)
+            if edit is not None and edit.held is ended:
+                edit.held = None
+            ended.set()
+            writer.writeback.wake()
+
+    def displaced(self, node: Node | None) -> Edit | None:
+        """Let a node stand nowhere, also for who is just opening it; return its edit."""
+        if node is None:
+            return None
+        node.parent = 0
+        return self.overlay.edits.get(node.ino)
+
+    def name_now(self, parent: Node, name: str, node: Node, known_as: str) -> str:
+        """Return the name of what had a name when it was looked up: if it is kept beside since, that of the copy.
+
+        Somebody else's file has the name then. Who saves under it next need not be told of a copy that goes now.
+        """
+        if node.name == known_as or not isinstance(parent.directory, Listed):
+            return name
+        self.overlay.notices.pop((key_of(parent.directory, parent.source), name), None)
+        return node.name
 
     async def shown_in(self, node: Node) -> list[str]:
         """Return the names that a directory shows, without the way to the ids."""

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import trio
-from cachetools import LRUCache
 
 from artifactfs.journal.drafts import Staged
 from artifactfs.journal.droppings import is_dropping, is_local_directory
@@ -23,10 +22,7 @@ from artifactfs.journal.states import State
 from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.tree.layout import directory_identity
 from artifactfs.tree.nodes import DirectoryKind, Listed, Node, VersionDir
-
-# Inodes remembered after their save, a few hundred bytes each; one that falls out gets the service's time and another
-# number at the next look-up.
-SAVED = 10_000
+from artifactfs.vfs.saved import Saved
 
 Spot = Listed | VersionDir
 """A directory in which a file can be saved."""
@@ -126,9 +122,9 @@ class Edit(Job):
         node: the inode, under the name that the edit will be saved as.
         staged: its bytes.
         directory: where the name stands.
-        base: what the save will be the next version of: a file's artifact, or the tree that the file is in; None for a
-            new artifact.
+        base: what the save will be the next version of: an artifact, or the tree of the file; None if that is new.
         base_sha256: of the content that the writer had seen, if anybody looked.
+        is_unhashed: nobody knew that yet: it is of what ``base`` has at the path where the edit stands.
         is_local: nothing of that name stands in the listing.
         is_orphan: the name was taken away; who has the file open still reads and writes it.
         in_flight: the bytes that are being published; others than ``staged`` if somebody writes again meanwhile.
@@ -148,6 +144,7 @@ class Edit(Job):
     directory: Spot
     base: Artifact | None = None
     base_sha256: str | None = None
+    is_unhashed: bool = False
     is_local: bool = False
     is_orphan: bool = False
     in_flight: Staged | None = None
@@ -218,6 +215,7 @@ class WorkTree(Job):
         message: what its maker says of the next version.
         waits: of what was changed the service would not tell two versions apart; it goes with the next real change.
         sent: by path, hashes of what tries since the base were to make of it; None: nothing.
+        sending: the bytes of which a version is just being made.
     """
 
     base: Artifact
@@ -227,6 +225,7 @@ class WorkTree(Job):
     message: str | None = None
     waits: bool = False
     sent: dict[str, list[str | None]] = field(default_factory=dict)
+    sending: tuple[Staged, ...] = ()
 
     def may_be_sent(self, path: str) -> bool:
         """Tell whether a version that nobody here has seen yet may have something at a path."""
@@ -247,9 +246,7 @@ class Overlay:
         edits: by inode number.
         trees: by source and key of the artifact.
         removals: by directory and name.
-        saved: the inode that stands for a listed identity because it was saved through this mount, by that identity;
-            its ``identity`` is always the one it stands for, so one inode never stands for two contents. Kept when the
-            kernel forgets the inode, too: its number and its time are what an editor compares later.
+        saved: the inodes that stand for what is listed because it was saved through this mount.
         spoiled: inodes of whose content the kernel may have pages that are not true any more.
         notices: what the next flush of a name has to say, by directory and name; once.
     """
@@ -257,7 +254,7 @@ class Overlay:
     edits: dict[int, Edit] = field(default_factory=dict)
     trees: dict[tuple[str, str], WorkTree] = field(default_factory=dict)
     removals: dict[tuple[Key, str], Removal] = field(default_factory=dict)
-    saved: LRUCache[Key, Node] = field(default_factory=lambda: LRUCache(SAVED))
+    saved: Saved = field(default_factory=Saved)
     spoiled: set[int] = field(default_factory=set)
     notices: dict[tuple[Key, str], Exception] = field(default_factory=dict)
     _names: dict[Key, dict[str, Node | Gone]] = field(default_factory=dict)
@@ -270,8 +267,7 @@ class Overlay:
 
     def hides_base(self, parent: Node) -> bool:
         """Tell whether nothing of a directory's listing is shown: it was made or moved here."""
-        place = parent.directory
-        tree = self.tree_of(place, parent.source)
+        place, tree = parent.directory, self.tree_of(parent.directory, parent.source)
         return tree is not None and isinstance(place, VersionDir) and place.path in tree.opaque
 
     def tree_of(self, directory: DirectoryKind | None, source: str) -> WorkTree | None:
@@ -308,22 +304,35 @@ class Overlay:
     def show(self, edit: Edit) -> None:
         """Let an edit's name stand for it."""
         before = (self._level(edit.directory, edit.source) or {}).get(edit.node.name)
+        if isinstance(before, Node) and before is not edit.node and not edit.in_tree and before.ino in self.edits:
+            before = self.edits[before.ino].covers  # what that one stood over this one does from here on
         edit.covers = before if isinstance(before, Gone) else edit.covers if before is edit.node else None
         self.put(edit.directory, edit.source, edit.node.name, edit.node)
 
     def hide(self, edit: Edit) -> None:
-        """Leave an edit's name to what it stood for before."""
+        """Leave an edit's name to what it stood for before; what was moved to a name in a tree keeps it."""
         is_shown = (self._level(edit.directory, edit.source) or {}).get(edit.node.name) is edit.node
-        self.drop(edit.directory, edit.source, edit.node.name, edit.node)
-        if is_shown and edit.covers is not None:
-            self.put(edit.directory, edit.source, edit.node.name, edit.covers)
+        if is_shown and not self.is_moved(edit):
+            self.drop(edit.directory, edit.source, edit.node.name)
+            if edit.covers is not None and (edit.in_tree or self._is_gone(edit.directory, edit.source, edit.node.name)):
+                self.put(edit.directory, edit.source, edit.node.name, edit.covers)
         edit.covers = None
 
-    def unhide(self, removal: Removal) -> None:
-        """Leave the name of a removed artifact to the listing, unless it has been given to something else."""
-        entry = (self._level(removal.directory, removal.source) or {}).get(removal.name)
-        if isinstance(entry, Gone):
-            self.drop(removal.directory, removal.source, removal.name, entry)
+    def _is_gone(self, directory: Spot, source: str, name: str) -> bool:
+        """Tell whether what has a name at the service is to be removed still."""
+        return (key_of(directory, source), name) in self.removals or self.doomed_at(directory, source, name) is not None
+
+    def is_moved(self, edit: Edit) -> bool:
+        """Tell whether an edit's name in a tree stands for something without it, too: that was moved there."""
+        place, tree = edit.directory, self.tree_of(edit.directory, edit.source)
+        at = (place.path, edit.node.name) if isinstance(place, VersionDir) else None
+        return tree is not None and edit.covers is None and at in tree.records
+
+    def unhide(self, one: Edit | Removal) -> None:
+        """Leave the name of a removed artifact to the listing, unless another that had it is to be removed still."""
+        at = (one.directory, one.source, one.node.name if isinstance(one, Edit) else one.name)
+        if isinstance((self._level(*at[:2]) or {}).get(at[2]), Gone) and not self._is_gone(*at):
+            self.drop(*at)
 
     # -- changes ---------------------------------------------------------------------------------------------
 
@@ -341,16 +350,13 @@ class Overlay:
 
     def doomed_at(self, directory: Spot, source: str, name: str) -> Edit | None:
         """Return the save that is to be taken back of a name."""
-        key = key_of(directory, source)
-        for edit in self.edits.values():
-            if edit.doomed and edit.node.name == name and key_of(edit.directory, edit.source) == key:
-                return edit
-        return None
+        doomed = (edit for edit in self.edits.values() if edit.doomed and edit.node.name == name)
+        return next((edit for edit in doomed if key_of(edit.directory, edit.source) == key_of(directory, source)), None)
 
     def removal_at(self, directory: Spot, source: str, name: str) -> Removal | None:
         """Return the removal of the artifact that had a name a moment ago, if it can still be taken back."""
-        removal = self.removals.get((key_of(directory, source), name))
-        return None if removal is None or removal.is_under_way or removal.given_to else removal
+        found = self.removals.get((key_of(directory, source), name))
+        return None if found is None or found.is_under_way or found.given_to else found
 
     def beside(self, edit: Edit, name: str) -> Edit | None:
         """Return the edit of a name in the directory of another one, if there is one."""
@@ -379,18 +385,16 @@ class Overlay:
         """Let an inode stand for what is listed now; its number and its time stay what a program has seen."""
         self.leave(node)
         node.identity, node.directory = listed.identity, listed.directory
-        node.content, node.executable = listed.content, listed.executable
+        node.content, node.executable, node.writable = listed.content, listed.executable, listed.writable
         node.artifact, node.version, node.tree_path = listed.artifact, listed.version, listed.tree_path
-        node.writable = listed.writable
-        self.saved[listed.identity] = node
+        self.saved.put(node)
 
     def keeps_pages(self, ino: int) -> bool:
         """Tell whether the kernel's pages of an inode that is being opened are true; it drops them if not."""
-        spoiled = ino in self.spoiled
+        are_true = ino not in self.spoiled
         self.spoiled.discard(ino)
-        return not spoiled
+        return are_true
 
     def leave(self, node: Node) -> None:
         """Let an inode stand for nothing that is listed."""
-        if self.saved.get(node.identity) is node:
-            del self.saved[node.identity]
+        self.saved.drop(node)

@@ -55,10 +55,7 @@ class Overtaken:
             overlay.notices[key_of(edit.directory, edit.source), wanted] = errors.Conflict(f"{error}; see {name!r}")
             edit.failure = errors.Conflict(str(error), subject=name)
             await attempts.write_down(edit)
-            removal, edit.replaces = edit.replaces, None
-            if removal is not None:
-                self.removals.forget(removal)
-                await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
+            await self.removals.spare(edit)
         edit.due_at = trio.current_time()
         if isinstance(edit.directory, Listed):
             self.context.directories.listings.own.forget(edit.directory.ref)

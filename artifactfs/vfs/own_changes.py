@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 
 from artifactfs.content.facts import Facts
 from artifactfs.model.entry import Artifact, DirRef
-from artifactfs.tree.layout import Level, Path
+from artifactfs.tree.layout import Path
 from artifactfs.tree.nodes import Listed, Node
-from artifactfs.vfs.known import Known, KnownListings
+from artifactfs.vfs.known import KnownListings
 from artifactfs.vfs.sources import Source
 
-Shelve = Callable[[Listed, Mapping[Path, Level]], None]
+# Entries of a listing that takes longer than a moment: a store on this machine gives some 20,000 in a second.
+LARGE = 5000
+
+Reshelve = Callable[[Listed, Path, Artifact | None, Artifact | None], None]
+"""Told of a listing's top, of where in it, of the artifact that was shown there, and of the one that is now."""
 
 
 @dataclass(slots=True)
@@ -28,7 +32,7 @@ class OwnChanges:
     Attributes:
         known: what is known.
         tops: by listing point, the directory that shows it.
-        shelve: told of each listing that is another one now.
+        reshelve: told of each artifact that is shown otherwise now.
         changes: how often a listing was changed here.
         changed_sources: whose listings were given up altogether.
         made: what was saved into listings of which a service shows only a part.
@@ -38,10 +42,14 @@ class OwnChanges:
     facts: Facts
     known: KnownListings
     tops: Mapping[DirRef, tuple[Node, Listed]]
-    shelve: Shelve
+    reshelve: Reshelve = lambda _top, _prefix, _gone, _made: None
     changes: Counter[DirRef] = field(default_factory=Counter)
     changed_sources: set[str] = field(default_factory=set)
     made: dict[DirRef, dict[str, Artifact]] = field(default_factory=dict)
+
+    def has_changed(self, ref: DirRef) -> bool:
+        """Tell whether what was kept of a listing may be from before a change of this mount."""
+        return ref in self.changes or ref.source in self.changed_sources
 
     def names(self, place: Listed) -> set[str]:
         """Return the names that are known in a directory."""
@@ -62,9 +70,9 @@ class OwnChanges:
         level = known.levels.get(place.prefix) if known else None
         if known is None or level is None:
             return
-        self._take_out(level, artifact)
-        level.children[name] = node
-        self._shelved(place, known)
+        gone = level.take_out(artifact.key)
+        level.put(name, node)
+        self._shelved(place, gone, artifact)
         if not known.complete:
             # A service that shows only some of its artifacts may never list this one.
             self.made.setdefault(place.ref, {})[artifact.key] = artifact
@@ -76,14 +84,9 @@ class OwnChanges:
         known = self.known.peek(place.ref)
         level = known.levels.get(place.prefix) if known else None
         if known is not None and level is not None:
-            self._take_out(level, artifact)
-            self._shelved(place, known)
-
-    @staticmethod
-    def _take_out(level: Level, artifact: Artifact) -> None:
-        for name, node in list(level.children.items()):
-            if node.artifact is not None and node.artifact.key == artifact.key:
-                del level.children[name]
+            gone = level.take_out(artifact.key)
+            if gone is not None:
+                self._shelved(place, gone, None)
 
     def _unkept(self, ref: DirRef) -> None:
         """See that no listing from before a change is taken for the present one."""
@@ -97,23 +100,28 @@ class OwnChanges:
         if self.sources[source].keeps_listings:
             await self.facts.metadata.dropped()
 
-    def _shelved(self, place: Listed, known: Known) -> None:
+    def _shelved(self, place: Listed, gone: Artifact | None, made: Artifact | None) -> None:
         top = self.tops.get(place.ref)
         if top is not None:
-            self.shelve(top[1], known.levels)
+            self.reshelve(top[1], place.prefix, gone, made)
 
     def unkeep(self, source: str, artifact: Artifact) -> None:
         """See that no listing that shows an artifact as it was before its save is kept for the next mount."""
         for ref, known in self.known:
-            shown = (node.artifact for level in known.levels.values() for node in level.children.values())
-            if ref.source == source and any(one is not None and one.key == artifact.key for one in shown):
+            if ref.source == source and any(level.of(artifact.key) is not None for level in known.levels.values()):
                 self._unkept(ref)
 
     def forget_source(self, source: str) -> None:
-        """Ask for every listing of a source again at the next look."""
+        """Ask for every listing of a source again at the next look.
+
+        A large one, which has the change itself by now, is believed for as long as it was to be: else each of many
+        saves would wait until it is listed anew.
+        """
         self.changed_sources.add(source)
-        for ref, _ in self.known:
-            if ref.source == source:
+        for ref, known in self.known:
+            if ref.source == source and known.count() > LARGE:
+                self.changes[ref] += 1
+            elif ref.source == source:
                 self.forget(ref)
 
     def forget(self, ref: DirRef) -> None:

@@ -42,9 +42,10 @@ async def follow(fs: FileSystem, todo: deque[str], trail: Trail) -> None:
         here = f"{trail[-1][0]}/{name}"
         node = await fs.walk(here)
         todo.popleft()
-        if node.target is not None and todo and links < MAX_LINKS:
+        link = node.link
+        if link is not None and todo and links < MAX_LINKS:
             links += 1
-            todo.extendleft(reversed(node.target.split("/")))
+            todo.extendleft(reversed(link.split("/")))
         else:
             trail.append((here, node))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from artifactfs.content.facts import PointerFact
 from artifactfs.content.reader import ContentReader, pinned
-from artifactfs.model.content import ContentRef, Hint, Pointer
+from artifactfs.model.content import ContentRef, Hint, Inline, Pointer
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs.handles import HandleTable, ReadHandle
 from artifactfs.vfs.listings import TRANSIENT
@@ -45,6 +45,14 @@ class Pointers:
         """Return how much longer the size that was settled may be believed, in seconds; 0 if none was."""
         fact = self._shown.get(node.ino)
         return 0.0 if fact is None else max(0.0, fact.checked_at + BELIEVED_S - time.time())
+
+    async def published(self, opened: ReadHandle) -> None:
+        """Let who opened a file while it was being written read what that has become."""
+        content = opened.node.content or Inline(b"")
+        if isinstance(content, Pointer):
+            content, *_ = await self.open(opened.node, content)
+        opened.size = await self.content.size(content)
+        opened.content, opened.of_edit = content, False
 
     def open_at_once(self, node: Node, pointer: Pointer) -> tuple[ContentRef, int] | None:
         """Return the bytes for a new handle and their number, if those that the kernel was shown are still believed."""

@@ -50,6 +50,8 @@ AGAIN_S = 2.0
 FIRST_S = 1.0
 # Announcing that lasted so long was well: the next pause is a short one again.
 WELL_S = 60.0
+# What ``Watch.announcing`` says while a stream of events is open.
+LISTENING = "listening"
 
 
 @dataclass(slots=True)
@@ -228,7 +230,7 @@ class Poller:
             with limits.background():
                 async with provider.events() as events:
                     async for refs in events:
-                        self.watches[name].announcing = "listening"
+                        self.watches[name].announcing = LISTENING
                         self._happened(name, refs)
         except errors.ArtifactFSError as error:
             return str(error)

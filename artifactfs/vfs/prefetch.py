@@ -143,6 +143,8 @@ class Prefetch:
         """Note that a directory is being read, and what it lists."""
         if not isinstance(node.directory, Listed) or self._source(node).provider.is_here:
             return
+        if len(entries) > ENTRIES:  # nobody follows programs through so many
+            return
         now = trio.current_time()
         if self._is_resting(node.source, now):
             return

@@ -19,9 +19,9 @@ from artifactfs.model.entry import Artifact, SingleFile
 from artifactfs.providers.base import Draft
 from artifactfs.tree.layout import present_node
 from artifactfs.tree.nodes import Listed, Node
-from artifactfs.vfs import attempts
+from artifactfs.vfs import attempts, intents, removals
 from artifactfs.vfs.context import PASSES, Context, Try
-from artifactfs.vfs.overlay import Edit, key_of
+from artifactfs.vfs.overlay import Edit
 from artifactfs.vfs.overtaken import Overtaken
 from artifactfs.vfs.removal_publishing import Removals
 
@@ -61,8 +61,8 @@ class Files:
 
     async def _save(self, edit: Edit, attempt: Try) -> None:
         flight = edit.in_flight or edit.staged
-        draft = await trio.to_thread.run_sync(flight.draft, edit.base_sha256)
         refusal: errors.ArtifactFSError | None = None
+        draft = await self._draft(edit, flight, attempt)
         try:
             saved = await self._put(edit, draft, attempt)
         except OVERTAKEN as error:
@@ -83,6 +83,20 @@ class Files:
         if refusal is not None:
             await self.overtaken.superseded(edit)
             raise refusal
+
+    async def _draft(self, edit: Edit, flight: Staged, attempt: Try) -> Draft:
+        """Return what is to be saved.
+
+        Raises:
+            OSError: it cannot be read, or is damaged; it stands no longer before what came after it.
+        """
+        try:
+            return await trio.to_thread.run_sync(flight.draft, edit.base_sha256)
+        except OSError as error:
+            damage = error
+        attempts.landed(edit, attempt)
+        await self.overtaken.superseded(edit)
+        raise damage
 
     async def _find_out(self, edit: Edit) -> None:
         """Carry a save out whose name was taken away, or find that it was carried out, and have it removed."""
@@ -105,15 +119,18 @@ class Files:
     async def _follow_removal(self, edit: Edit) -> None:
         """Let a new file whose name is being given up wait for that; if that failed, go on with what has the name."""
         overlay = self.context.overlay
-        if edit.base is not None or edit.in_flight is not None:
+        if edit.base is not None or (edit.in_flight is not None and edit.tries):
             return
-        removal = overlay.removals.get((key_of(edit.directory, edit.source), edit.node.name))
-        while removal is not None and removal.under_way is not None:
+        at = (edit.directory, edit.source, edit.node.name)
+        while (removal := removals.under_way(overlay, *at)) is not None and removal.under_way is not None:
             await removal.under_way.wait()
         async with edit.lock:
             removal = overlay.removal_at(edit.directory, edit.source, edit.node.name)
             if removal is not None:
-                removal.given_to, edit.replaces, edit.base = edit, removal, removal.artifact
+                removal.given_to, edit.replaces = edit, removal
+                edit.base, edit.base_sha256 = removal.artifact, None
+                if edit.in_flight is not None:
+                    edit.flight_record = intents.of_edit(edit, edit.in_flight)
 
     async def _put(self, edit: Edit, draft: Draft, attempt: Try) -> Artifact | None:
         """Return what the source lists for it now; None if that is what it listed before."""
@@ -130,15 +147,19 @@ class Files:
         return await publisher.save_file(base, draft, attempt)
 
     async def _received(self, edit: Edit, flight: Staged, draft: Draft, saved: Artifact | None) -> None:
-        node = edit.node
-        if saved is not None:
-            await self._adopt(saved, draft)
+        node, artifact = edit.node, saved or edit.base
+        # What took the place of a file that says the same is not saved, and is that file from here on.
+        is_other = artifact is not None and self._listed(edit, artifact).identity != node.identity
+        if artifact is not None and (saved is not None or is_other):
+            await self._adopt(artifact, draft)
         async with self.context.orders[edit.source], edit.lock:
-            artifact, edit.covers = saved or edit.base, None
-            if saved is not None and isinstance(edit.directory, Listed):
-                self._show_saved(edit, saved)
+            edit.covers = None
             if saved is not None:
-                self.context.overlay.become(node, self._listed(edit, saved))
+                self._show_saved(edit, saved)
+                if edit.base is not None and edit.base.key != saved.key:
+                    self.context.forget(edit.source, edit.base)
+            if artifact is not None and (saved is not None or is_other):
+                self.context.overlay.become(node, self._listed(edit, artifact))
             if edit.staged is flight:
                 # What the writer has seen stays: vim warns if a save changes the time of its file.
                 node.mtime_ns, node.executable = flight.mtime_ns or node.mtime_ns, flight.executable
@@ -154,20 +175,17 @@ class Files:
         """Let what was written meanwhile be the next version of what was just saved."""
         edit.base, edit.base_sha256, edit.is_local = artifact, draft.sha256, False
         edit.in_flight, edit.flight_record, edit.tries, edit.facts = None, None, 0, {}
-        edit.replaces = None
         if artifact is not None and edit.node.artifact is not artifact:
             edit.node.artifact = artifact
         await self.context.directories.listings.own.durable(edit.source)
+        await self.removals.spare(edit)
         await attempts.write_down(edit, [flight.number])
         attempts.due(edit)
         await trio.to_thread.run_sync(edit.home.discard, flight)
 
     async def _done(self, edit: Edit, flight: Staged) -> None:
         await self.context.directories.listings.own.durable(edit.source)
-        removal = edit.replaces
-        if removal is not None:
-            await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
-            self.removals.forget(removal)
+        await self.removals.spare(edit)
         await trio.to_thread.run_sync(edit.home.discard, flight)
 
     async def _adopt(self, saved: Artifact, draft: Draft) -> None:

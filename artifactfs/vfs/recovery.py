@@ -18,7 +18,7 @@ from artifactfs.journal.states import State
 from artifactfs.model.content import Exact
 from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
-from artifactfs.vfs import intents
+from artifactfs.vfs import intents, removals
 from artifactfs.vfs.overlay import Edit, Gone, Job, Key, Removal, WorkTree, key_of
 from artifactfs.vfs.tree_taken import SENT
 from artifactfs.vfs.writing import Writer
@@ -38,8 +38,12 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
             if record.what.get("kind") == kind:
                 work.take(kind, record, staged)
     unread = set(home.journal.numbers()) - {record.number for record, _ in left}
-    for path in (*home.lost, *(home.root / f"{lost}.draft" for lost in sorted(unread))):
+    lost = home.lost
+    for path in lost:
         writer.context.report(source, "", f"the record of an unfinished save cannot be read; it is kept in {path}")
+    for at in sorted(unread - {int(path.stem) for path in lost}):
+        where = f"number {at} in {home.journal.path}"
+        writer.context.report(source, "", f"an unfinished change cannot be read; it is kept as {where}")
     for tree in writer.overlay.trees.values():
         if tree.home is home:
             writer.writeback.schedule_tree(tree)
@@ -129,7 +133,7 @@ class _Recovery:
         )  # fmt: skip
         self._begin(removal, record)
         self.removals[record.number] = removal
-        self.writer.overlay.removals[key_of(directory, self.source), removal.name] = removal
+        removals.add(self.writer.overlay, removal)
         self.writer.overlay.put(directory, self.source, removal.name, Gone())
 
     def _is_newest(self, edit: Edit, record: Record) -> bool:
@@ -144,6 +148,8 @@ class _Recovery:
             self._go_on(known, record, edit.staged)  # nobody knows what became of the earlier one
             return False
         if known is not None:
+            if known.replaces is not None:
+                known.replaces.given_to = None
             self.writer.overlay.let_go(known)
             self.home.discard(known.staged)
         self.newest[name] = (edit, written)
@@ -159,7 +165,15 @@ class _Recovery:
             self.home.discard(earlier.staged)
         earlier.staged, earlier.number = staged, record.number
         self.edits[record.number] = earlier
+        self._keep_artifact(earlier, record)
         self.writer.overlay.show(earlier)
+
+    def _keep_artifact(self, edit: Edit, record: Record) -> None:
+        """Let an edit go on with the artifact that had its name, if a record says so: that is not removed then."""
+        replaces = record.what["replaces"]
+        removal = self.removals.get(int(replaces)) if replaces is not None else None
+        if removal is not None and removal.given_to is None and edit.replaces is None:
+            edit.replaces, removal.given_to = removal, edit
 
     def _file(self, record: Record, staged: Staged | None) -> None:
         if staged is None:
@@ -179,8 +193,8 @@ class _Recovery:
         base = intents.artifact_of(what["base"])
         edit = Edit(
             source=self.source, home=self.home, number=record.number, node=node, staged=staged, directory=directory,
-            base=base, base_sha256=what["base_sha256"], is_local=bool(what["local"]),
-            doomed=bool(what["doomed"]),
+            base=base, base_sha256=what["base_sha256"],
+            is_unhashed=bool(what.get("unhashed")), is_local=bool(what["local"]), doomed=bool(what["doomed"]),
         )  # fmt: skip
         if not edit.is_local:
             node.artifact = base
@@ -188,9 +202,7 @@ class _Recovery:
             return
         self._begin(edit, record)
         self.edits[record.number] = edit
-        removal = self.removals.get(int(what["replaces"])) if what["replaces"] is not None else None
-        if removal is not None:
-            edit.replaces, removal.given_to = removal, edit
+        self._keep_artifact(edit, record)
         self.writer.overlay.begin(edit)
         if edit.doomed:
             self.writer.overlay.put(edit.directory, self.source, node.name, Gone())

@@ -14,9 +14,9 @@ import trio
 from artifactfs.journal.states import State
 from artifactfs.model.entry import Artifact
 from artifactfs.tree.nodes import Listed
-from artifactfs.vfs import attempts, intents
+from artifactfs.vfs import attempts, intents, removals
 from artifactfs.vfs.context import Context
-from artifactfs.vfs.overlay import Edit, Removal, key_of
+from artifactfs.vfs.overlay import Edit, Removal
 
 # A removal that is older has waited for its service, and others may have saved what it takes away.
 WAITED_NS = 10 * 10**9
@@ -35,17 +35,37 @@ class Removals:
             raise TypeError(edit)
         overlay, home = self.context.overlay, edit.home
         async with self.context.orders[edit.source], edit.lock:
+            if artifact is not None and edit.base is not None and artifact.key != edit.base.key:
+                # Where a save is a new artifact, the one before it went with it.
+                self.context.directories.apply_removed(edit.source, edit.directory, edit.base)
+                self.context.forget(edit.source, edit.base)
             overlay.edits.pop(edit.node.ino, None)
             if artifact is None:
                 overlay.drop(edit.directory, edit.source, edit.node.name)
-            else:
+            elif not self._is_given(edit, artifact):
                 removal = Removal(
                     source=edit.source, home=home, number=home.next_number(), state=State.SEALED, artifact=artifact,
                     directory=edit.directory, name=edit.node.name, shown=edit.shown, due_at=trio.current_time(),
                 )  # fmt: skip
-                await trio.to_thread.run_sync(home.journal.put, intents.of_removal(removal))
-                overlay.removals[key_of(edit.directory, edit.source), edit.node.name] = removal
+                before = overlay.removal_at(edit.directory, edit.source, edit.node.name)
+                twice = [before] if before is not None and before.artifact.key == artifact.key else []
+                drop = [one.number for one in twice]
+                await trio.to_thread.run_sync(lambda: home.journal.put(intents.of_removal(removal), drop=drop))
+                for one in twice:
+                    removals.drop(overlay, one)
+                removals.add(overlay, removal)
             await trio.to_thread.run_sync(home.discard, edit.staged)
+
+    def _is_given(self, edit: Edit, artifact: Artifact) -> bool:
+        """Tell whether a newer edit goes on with an artifact; it goes on with what the save has made of it then."""
+        given = (one for one in self.context.overlay.removals.values() if one.given_to is not None)
+        removal = next((one for one in given if one.artifact.key == artifact.key and one.source == edit.source), None)
+        if removal is None or removal.given_to is None:
+            return False
+        removal.artifact = artifact
+        if removal.given_to.base is not None and removal.given_to.base.key == artifact.key:
+            removal.given_to.base = artifact
+        return True
 
     async def remove(self, removal: Removal) -> None:
         """Remove an artifact from its service.
@@ -65,6 +85,7 @@ class Removals:
                 self.context.directories.listings.own.forget(removal.directory.ref)
             else:
                 self.context.directories.apply_removed(removal.source, removal.directory, removal.artifact)
+                self.context.forget(removal.source, removal.artifact)
             self.forget(removal)
             self.context.overlay.unhide(removal)
             await self.context.directories.listings.own.durable(removal.source)
@@ -81,7 +102,12 @@ class Removals:
             return False
         return found.current.id != removal.artifact.current.id
 
+    async def spare(self, edit: Edit) -> None:
+        """Forget the removal that an edit has made unnecessary: else a kill would have it carried out."""
+        removal, edit.replaces = edit.replaces, None
+        if removal is not None:
+            self.forget(removal)
+            await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
+
     def forget(self, removal: Removal) -> None:
-        removals = self.context.overlay.removals
-        for at in [at for at, found in removals.items() if found is removal]:
-            del removals[at]
+        removals.drop(self.context.overlay, removal)

@@ -16,10 +16,12 @@ from artifactfs.journal.states import State
 from artifactfs.model.entry import Artifact, Role
 from artifactfs.providers.base import Change
 from artifactfs.tree.nodes import Listed, Node, VersionDir
-from artifactfs.vfs import intents
+from artifactfs.vfs import intents, removals
 from artifactfs.vfs.directories import Directories
+from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.namespace import Namespace, changeable, path_in_tree, standing
-from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal, WorkTree, join, key_of
+from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal, WorkTree, join
+from artifactfs.vfs.tree_records import write_tree
 from artifactfs.vfs.writing import Writer
 
 
@@ -44,16 +46,17 @@ class Remover:
         if isinstance(parent.directory, VersionDir):
             await self.writer.publisher(parent.source).permits(Change.SAVE)
             async with self.namespace.alone(node):
-                await self._unlink_in_tree(parent, name, self.overlay.edits.get(node.ino))
+                await self._unlink_in_tree(parent, name, self.namespace.displaced(node))
             return
-        asked = edit is None or not edit.is_local
+        asked, known_as = edit is None or not edit.is_local, node.name
         if asked:  # before others of the source have to wait: its service may be asked
             await self.writer.publisher(parent.source).permits(Change.REMOVE)
         async with self.namespace.alone(node):
             edit = self.overlay.edits.get(node.ino)
             if not asked and (edit is None or not edit.is_local):  # it has just been published
                 await self.writer.publisher(parent.source).permits(Change.REMOVE)
-            await self._unlink_listed(parent, name, node, edit)
+            name = self.namespace.name_now(parent, name, node, known_as)
+            await self._unlink_listed(parent, name, node, self.namespace.displaced(node))
 
     @staticmethod
     def _may_remove(parent: Node, node: Node) -> None:
@@ -64,15 +67,19 @@ class Remover:
 
     async def _unlink_in_tree(self, parent: Node, name: str, edit: Edit | None) -> None:
         tree = self.writer.work_trees.tree(parent)
-        await self.vacate(parent, tree, name)
-        if edit is not None:
-            await self.writer.lineage.orphan(edit)
+        async with all_locked([edit]):
+            await self.vacate(parent, tree, name)
+            if edit is not None:
+                await self.writer.lineage.orphan(edit)
         self.namespace.changed(tree)
 
     async def vacate(self, parent: Node, tree: WorkTree, name: str) -> None:
         """Let a name in a tree stand for nothing, durably."""
         records, gone = await self.vacated(parent, tree, name)
-        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=gone))
+        if records:
+            await write_tree(tree, *records, drop=gone)
+        else:
+            await trio.to_thread.run_sync(lambda: tree.home.journal.put(drop=gone))
 
     async def vacated(self, parent: Node, tree: WorkTree, name: str) -> tuple[list[Record], list[int]]:
         """Let a name in a tree stand for nothing; return what has to be written down of it, and what dropped."""
@@ -86,7 +93,7 @@ class Remover:
         if base is not None or tree.may_be_sent(whole):
             level[name] = Gone(base.tree_path if base is not None else whole)
             tree.records[path, name] = tree.home.next_number()
-            records = [intents.of_tree(tree), intents.of_name(tree, path, name, level[name])]
+            records = [intents.of_name(tree, path, name, level[name])]
         if not level:
             del tree.names[path]
         return records, [dropped] if dropped is not None else []
@@ -108,12 +115,13 @@ class Remover:
             removal = None  # what it has become is found out first, and then that is removed
             if edit.in_flight in {None, edit.staged} and node.handles:
                 await self.writer.lineage.copied(edit)
-            await self.writer.lineage.doom(edit)
-        if removal is not None:
-            await self.remove_later(removal)
-        if edit is not None:
-            edit.covers = None
-            await self.writer.lineage.orphan(edit)
+        async with all_locked([edit]):
+            if edit is not None and edit.tries:
+                await self.writer.lineage.doom(edit)
+            if removal is not None:
+                await self.remove_later(removal)
+            if edit is not None:
+                await self.writer.lineage.orphan(edit)
 
     def removal_of(self, parent: Node, name: str, artifact: Artifact) -> Removal:
         """Return the removal of an artifact from its place."""
@@ -131,7 +139,7 @@ class Remover:
     async def remove_later(self, removal: Removal) -> None:
         """Take an artifact's name away here, durably; its service hears of it when the name is not taken again."""
         await trio.to_thread.run_sync(removal.home.journal.put, intents.of_removal(removal))
-        self.overlay.removals[key_of(removal.directory, removal.source), removal.name] = removal
+        removals.add(self.overlay, removal)
         self.overlay.put(removal.directory, removal.source, removal.name, Gone())
         self.writer.writeback.schedule_removal(removal)
 
@@ -173,7 +181,7 @@ class Remover:
         below = tree.names.pop(path, {})
         dropped = [number for child in below if (number := tree.records.pop((path, child), None)) is not None]
         await self.vacate(parent, tree, name)
-        await trio.to_thread.run_sync(lambda: tree.home.journal.put(intents.of_tree(tree), drop=dropped))
+        await write_tree(tree, drop=dropped)
         self.namespace.changed(tree)
 
     async def _forget_tree(self, node: Node) -> None:

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 import trio
 
 from artifactfs.journal.droppings import is_passing
+from artifactfs.journal.records import Record
 from artifactfs.journal.states import Event, after
 from artifactfs.tree.nodes import Node, VersionDir
-from artifactfs.vfs import intents
+from artifactfs.vfs import intents, removals
 from artifactfs.vfs.context import Context
+from artifactfs.vfs.edit_locks import at_rest
 from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, key_of
+from artifactfs.vfs.tree_records import write_tree
+from artifactfs.vfs.twins import twin
 from artifactfs.vfs.work_trees import WorkTrees
 from artifactfs.vfs.writeback import Policy, WriteBack
 
@@ -49,6 +53,8 @@ class Sealing:
             OSError: the disk said no, to this or to an earlier write.
             ArtifactFSError: the service could not give this back, or an earlier save failed there.
         """
+        if edit.lock.locked():  # another one may just be making it durable: it is not before that is over
+            await at_rest([edit])
         staged = edit.staged
         is_new = staged.dirty or staged.broken
         # A shell flushes before it writes (`echo NEW > f`): that a file was emptied is no content to be kept, and after
@@ -68,8 +74,8 @@ class Sealing:
             old = edit.staged
             if not old.sealed or edit.in_flight is not None:
                 return
-            fresh = await trio.to_thread.run_sync(edit.home.clone, old)
-            fresh.touched = fresh.dirty = False
+            fresh = await twin(edit.home, old)
+            fresh.touched = fresh.dirty = old.dirty  # somebody else may have written since it was made durable
             fresh.writers, old.writers = old.writers, 0
             edit.flight_record, edit.in_flight = intents.of_edit(edit), old
             edit.staged, edit.number = fresh, fresh.number
@@ -81,14 +87,16 @@ class Sealing:
         while edit.under_way is not None:
             await edit.under_way.wait()
 
-    async def seal(self, edit: Edit) -> None:
-        """Make content and intent durable.
+    async def seal(self, edit: Edit, *others: Record) -> None:
+        """Make content and intent durable, at once with other records.
 
         Raises:
             OSError: the disk says no.
             ArtifactFSError: the service could not give it back.
         """
         async with edit.lock:
+            if edit.is_orphan or edit.staged.closed:
+                return  # it was removed, or published, meanwhile
             await self._vet(edit)
             if edit.node.parent:
                 edit.shown = self.context.shown_at(edit.node, edit.shown)
@@ -101,7 +109,7 @@ class Sealing:
                     else self.work_trees.tree_of_artifact(edit.source, place)
                 )
             edit.state = after(edit.state, Event.SEAL)
-            await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit))
+            await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit), *others)
             if not edit.is_orphan and self.overlay.edits.get(edit.node.ino) is edit:
                 # From here on the name stands for this, also when somebody else saves the file meanwhile.
                 self.overlay.show(edit)
@@ -119,13 +127,14 @@ class Sealing:
             await trio.to_thread.run_sync(lambda: removal.home.journal.put(drop=[removal.number]))
             edit.replaces, edit.is_local, edit.covers = None, False, None
             edit.node.artifact = removal.artifact
-            for at in [at for at, found in self.overlay.removals.items() if found is removal]:
-                del self.overlay.removals[at]
+            removals.drop(self.overlay, removal)
 
     async def seal_tree(self, tree: WorkTree) -> None:
         """Make durable what the changes of a tree are made on."""
         if not tree.since_ns:
-            await trio.to_thread.run_sync(tree.home.journal.put, intents.of_tree(tree))
+            await write_tree(tree)
+        async with tree.lock:
+            pass  # another one may just be writing it down
 
     async def _vet(self, edit: Edit) -> None:
         if edit.stays_here or edit.staged.broken is not None or is_passing(edit.node.name):
@@ -147,10 +156,20 @@ class Sealing:
             edit.staged.broken = OSError(errno.EINVAL, "the service stores text only, and this is none")
             raise edit.staged.broken
 
-    async def seal_again(self, edit: Edit) -> None:
-        """Make it durable that an edit stands in another place now, or is another file's next version."""
+    @staticmethod
+    def is_sealed_again(edit: Edit) -> bool:
+        """Tell whether the newest bytes of an edit that gets another place are made durable with that."""
         staged = edit.staged
-        if staged.touched and not edit.is_orphan and (staged.sealed or staged.size or not staged.writers):
-            await self.seal(edit)
-        elif not edit.is_orphan and (records := intents.of_all(edit)):
-            await trio.to_thread.run_sync(edit.home.journal.put, *records)
+        return staged.touched and not edit.is_orphan and bool(staged.sealed or staged.size or not staged.writers)
+
+    async def seal_again(self, edit: Edit, *others: Record) -> None:
+        """Make it durable that an edit stands in another place now, or is another file's next version.
+
+        At once with it, other records.
+        """
+        if self.is_sealed_again(edit):
+            await self.seal(edit, *others)
+        elif not edit.is_orphan:
+            async with edit.lock:
+                if not edit.staged.closed and (records := intents.of_all(edit)):
+                    await trio.to_thread.run_sync(edit.home.journal.put, *(records + list(others)))

@@ -23,12 +23,14 @@ from artifactfs.model.entry import Artifact, TreeMember
 from artifactfs.providers.base import Draft
 from artifactfs.tree.merging import Merged, Wanted, merge
 from artifactfs.tree.nodes import Node
-from artifactfs.vfs import intents
 from artifactfs.vfs.attempts import begun
-from artifactfs.vfs.context import Context, Try
-from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
+from artifactfs.vfs.context import Context
+from artifactfs.vfs.edit_locks import at_rest
+from artifactfs.vfs.listings import TRANSIENT
+from artifactfs.vfs.overlay import Edit, Gone, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.overtaken import conflict_mark
 from artifactfs.vfs.transactions import is_half_done
+from artifactfs.vfs.tree_records import TreeTry, write_tree
 from artifactfs.vfs.tree_settling import Made, TreeSettling
 from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, version_of
 
@@ -83,9 +85,14 @@ class TreePublisher:
     def _is_ready(self, node: Node) -> bool:
         overlay = self.context.overlay
         edit = overlay.edits.get(node.ino)
-        if edit is None or edit.is_ready:
+        if edit is None or (edit.is_ready and edit.in_flight is not None):
             return True
         return edit.staged.sealed and not edit.staged.writers and not is_half_done(overlay, edit)
+
+    def _is_only_moved(self, edit: Edit) -> bool:
+        """Tell whether a file that somebody has open for writing stands where it was moved to, and is as it was."""
+        is_changed = edit.staged.touched or edit.staged.uncopied or edit.backup or edit.in_flight
+        return not is_changed and self.context.overlay.is_moved(edit)
 
     # -- what is wanted --------------------------------------------------------------------------------------
 
@@ -97,7 +104,7 @@ class TreePublisher:
                 continue
             if isinstance(entry, Gone):
                 found.append(Taken(path, name, entry, None))
-            elif (edit := self.context.overlay.edits.get(entry.ino)) is None:
+            elif (edit := self.context.overlay.edits.get(entry.ino)) is None or self._is_only_moved(edit):
                 found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
             elif self._is_ready(entry) and not self.is_passing(edit):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
@@ -122,16 +129,34 @@ class TreePublisher:
     async def merged(self, tree: WorkTree, taken: list[Taken], head: Artifact) -> tuple[Merged, dict[str, Wanted]]:
         """Return what the next version is to hold, after the service's current one."""
         trees = self.context.directories.trees
-        base = {m.path: m for m in await trees.members(tree.source, tree.base, tree.base.current)}
-        now = base
-        if version_of(head) != version_of(tree.base):
+        now = {m.path: m for m in await trees.members(tree.source, tree.base, tree.base.current)}
+        base = {**now, **{one.at: one.began_with(now[one.at]) for one in taken if one.at in now}}
+        for one in taken:
+            if one.edit is not None and one.edit.is_unhashed:
+                base.pop(one.at, None)
+                base.update(await self._began_with(one.edit))
+        is_newer = version_of(head) != version_of(tree.base)
+        if is_newer:
             now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
-            base = self._with_sent(tree, base, now)
+        base = self._with_sent(tree, base, now)
+        if is_newer:
             base.update((one.at, now[one.at]) for one in taken if self._has_seen(one, now))
-        wanted = self.wants(tree, taken, {**base, **now} if now is not base else base)
+        wanted = self.wants(tree, taken, {**base, **now})
         return await trio.to_thread.run_sync(
             merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
         ), wanted
+
+    async def _began_with(self, edit: Edit) -> dict[str, TreeMember]:
+        """Return what a writer began with whose hash was not known then; nothing if nobody can tell any more."""
+        trees, base = self.context.directories.trees, edit.base
+        try:
+            members = await trees.members(edit.source, base, base.current) if base is not None else []
+        except TRANSIENT:
+            raise
+        except errors.ArtifactFSError as error:
+            log.info("what %s was when it was opened cannot be found out: %s", edit.shown, error)
+            return {}
+        return {member.path: member for member in members if member.path == edit.path}
 
     @staticmethod
     def _has_seen(one: Taken, now: Mapping[str, TreeMember]) -> bool:
@@ -146,7 +171,9 @@ class TreePublisher:
         for path, hashes in tree.sent.items():
             member = now.get(path)
             if member is None and None in hashes:
-                known.pop(path, None)
+                # With all that was below it: else that would stand for a directory that is there still.
+                for gone in [one for one in known if is_below(one, path) and one not in now]:
+                    del known[gone]
             elif member is not None and hash_of(member) in hashes:
                 known[path] = member
         return known
@@ -161,17 +188,19 @@ class TreePublisher:
         """
         async with self.context.orders[tree.source]:
             taken = await self.changes(tree)
-        if not taken:
-            await self.settling.settle(tree, [], Made(tree.base))
-            return
+            tree.sending = tuple(one.staged for one in taken if one.staged is not None)
+            if not taken:
+                await self.settling.settle(tree, [], Made(tree.base))
+                return
         try:
             attempt = await self._start(tree, taken)
             made = await self._save(tree, taken, attempt)
-            tree.facts = attempt.record.facts
             await self._know(tree, made)
+            await at_rest(one.edit for one in taken)
             async with self.context.orders[tree.source]:
                 await self.settling.settle(tree, taken, made)
         finally:
+            tree.sending = ()
             for one in taken:
                 if one.edit is not None and one.edit.in_flight is one.edit.staged:
                     one.edit.in_flight = None
@@ -190,13 +219,15 @@ class TreePublisher:
         for one in taken:
             if one.edit is None or one.staged is None or not one.edit.is_orphan:
                 continue
-            if one.edit.node.handles or one.staged.writers:
-                await trio.to_thread.run_sync(tree.home.unlink, one.staged)
-            else:
+            if not (one.edit.node.handles or one.edit.staged.writers):
                 self.context.overlay.let_go(one.edit)
-                await trio.to_thread.run_sync(tree.home.discard, one.staged)
+                for staged in {one.edit.staged, one.staged}:
+                    await trio.to_thread.run_sync(tree.home.discard, staged)
+            else:
+                forget = tree.home.unlink if one.edit.staged is one.staged else tree.home.discard
+                await trio.to_thread.run_sync(forget, one.staged)
 
-    async def _start(self, tree: WorkTree, taken: list[Taken]) -> Try:
+    async def _start(self, tree: WorkTree, taken: list[Taken]) -> TreeTry:
         is_first = tree.tries == 0
         tree.tries += 1
         tree.state = begun(tree.state)
@@ -205,11 +236,10 @@ class TreePublisher:
             if new not in known:
                 known.append(new)
         tree.facts[SENT] = json.dumps(tree.sent)
-        record = intents.of_tree(tree)
-        await trio.to_thread.run_sync(tree.home.journal.put, record)
-        return Try(tree.home, record, is_first)
+        await write_tree(tree)
+        return TreeTry(tree, is_first)
 
-    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: Try) -> Made:
+    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: TreeTry) -> Made:
         source, publisher = self.context.sources[tree.source], self.context.publisher(tree.source)
         for _ in range(MAX_MERGES):
             head = await source.provider.refresh(tree.base)

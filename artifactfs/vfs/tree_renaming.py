@@ -6,6 +6,7 @@ that it shows. Inodes keep their numbers.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
 
@@ -17,10 +18,12 @@ from artifactfs.providers.base import Change
 from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
+from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.moves import Move, path_at
 from artifactfs.vfs.namespace import Namespace
-from artifactfs.vfs.overlay import Overlay, WorkTree, is_below, join, stays_here
+from artifactfs.vfs.overlay import Gone, Overlay, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.removing import Remover
+from artifactfs.vfs.tree_records import write_tree
 from artifactfs.vfs.writing import Writer
 
 
@@ -52,25 +55,65 @@ class TreeRenamer:
         await self.vet(move)
         await self._know(move)
         async with self.namespace.alone(move.node, move.target):
+            self._check_stands(move)
             tree = self.writer.work_trees.tree(move.new_parent)
-            replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
+            replaced = self.namespace.displaced(move.target)
             moved = self.overlay.edits.get(move.node.ino)
             if moved is not None and replaced is not None:
                 moved.replace(replaced)
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
-            for parent, child in ((move.old_parent, move.node), *below):
-                await self._detach(parent, child)
-            records = self._put(tree, move.new_parent, move.new_name, move.node)
-            for parent, child in below:
-                records += self._put(tree, parent, child.name, child)
-            left, dropped = await self.remover.vacated(move.old_parent, tree, move.old_name)
-            dropped += self._clear(tree, path_at(move.old_parent, move.old_name), move.node)
-            records += [*left, intents.of_tree(tree)]
-            # At once: after a kill it has the old name or the new one.
-            await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
-            if replaced is not None:
-                await self.writer.lineage.orphan(replaced)
+            async with AsyncExitStack() as held:
+                await held.enter_async_context(all_locked([replaced]))
+                await self._hold(move, below, held)
+                await self._move(move, tree, below)
+                if replaced is not None:
+                    if moved is not None:
+                        await self.writer.lineage.keep_behind(moved, replaced)
+                    await self.writer.lineage.orphan(replaced)
             self.namespace.changed(tree)
+
+    def _check_stands(self, move: Move) -> None:
+        """See that what is to be moved has its name still: its save may have come to nothing, or be kept beside.
+
+        Raises:
+            StaleContent: it has not; the kernel looks the name up again.
+        """
+        node = move.node
+        is_nothing = node.kind is Kind.FILE and node.content is None and node.ino not in self.overlay.edits
+        if is_nothing or node.name != move.old_name:
+            raise errors.StaleContent("it was published, or given up, in the same moment")
+
+    async def _hold(self, move: Move, below: list[tuple[Node, Node]], held: AsyncExitStack) -> None:
+        """Keep what is moved at rest, and what is made in it and opened meanwhile, too: neither waits for a rename."""
+        fresh, known = [(move.old_parent, move.node), *below], set[int]()
+        while True:
+            for parent, child in fresh:
+                await self._detach(parent, child)
+            fresh = self._made_since(move.node, below)
+            below += fresh
+            inos = [one.ino for one in (move.node, *(child for _, child in below)) if one.ino not in known]
+            begun = [edit for ino in inos if (edit := self.overlay.edits.get(ino)) is not None]
+            if not begun:
+                return  # nothing is awaited between this and the new names
+            known.update(edit.node.ino for edit in begun)
+            await held.enter_async_context(all_locked(begun))
+
+    def _made_since(self, top: Node, below: list[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
+        """Return the new files that a directory shows and that are not among what was found below it."""
+        known = {child.ino for _, child in below}
+        parents = [one for one in (top, *(child for _, child in below)) if one.kind is Kind.DIRECTORY]
+        entries = ((parent, entry) for parent in parents for entry in self.overlay.names(parent).values())
+        return [(parent, one) for parent, one in entries if isinstance(one, Node) and one.ino not in known]
+
+    async def _move(self, move: Move, tree: WorkTree, below: list[tuple[Node, Node]]) -> None:
+        """Let a node, and all below it, stand in its new place."""
+        records = self._put(tree, move.new_parent, move.new_name, move.node)
+        for parent, child in below:
+            records += self._put(tree, parent, child.name, child)
+        left, dropped = await self.remover.vacated(move.old_parent, tree, move.old_name)
+        dropped += self._clear(tree, path_at(move.old_parent, move.old_name), move.node)
+        # At once: after a kill it has the old name or the new one.
+        await write_tree(tree, *records, *left, drop=dropped)
 
     async def _know(self, move: Move) -> None:
         """Ask for what will be looked at, before others of the source have to wait for this rename."""
@@ -86,12 +129,21 @@ class TreeRenamer:
         entries = [entry for entry in own.values() if isinstance(entry, Node)]
         if not self.overlay.hides_base(top):
             level = await self.directories.children(top)
-            entries += [self.overlay.saved.get(c.identity, c) for n, c in level.children.items() if n not in own]
+            entries += [self._standing(top, c) for n, c in level.children.items() if n not in own]
         for entry in entries:
             found.append((top, entry))
             if entry.kind is Kind.DIRECTORY:
                 found += await self._all_below(entry)
         return found
+
+    def _standing(self, parent: Node, listed: Node) -> Node:
+        """Return the inode of what a listing has: that of what is written to it, or was, or that the kernel knows."""
+        edit = self.overlay.edits.get(listed.ino)
+        found = edit.node if edit is not None else self.overlay.saved.get(listed.identity)
+        if found is not None:
+            return found
+        listed.parent = parent.ino or listed.parent
+        return self.writer.context.settle(listed)
 
     async def _detach(self, parent: Node, node: Node) -> None:
         """Let the version that lists a node keep it as it is: the inode goes on under another name."""
@@ -111,18 +163,22 @@ class TreeRenamer:
         edit = self.overlay.edits.get(node.ino)
         if edit is not None:
             self.overlay.hide(edit)
-            edit.directory, edit.is_local = place, True
+            # What its writer began with stood under another name: of what stands under this one it says nothing.
+            edit.directory, edit.is_local, edit.base_sha256, edit.is_unhashed = place, True, None, False
+            edit.shown = join(tree.shown, path) if tree.shown else edit.shown
         node.name, node.tree_path = name, path
         node.parent = parent.ino or node.parent
-        if edit is None:
-            node.identity = ("moved", tree.source, tree.base.key, path, str(node.ino))
+        # Whatever will be listed where it was is not this.
+        node.identity = ("moved", tree.source, tree.base.key, path, str(node.ino))
         if node.kind is Kind.DIRECTORY:
             node.directory = VersionDir(tree.base, tree.base.current, path, present=True)
             tree.opaque.add(path)
-        tree.names.setdefault(place.path, {})[name] = node
-        if edit is not None:
-            edit.shown = join(tree.shown, path) if tree.shown else edit.shown
-            return intents.of_all(edit)
+        names = tree.names.setdefault(place.path, {})
+        before, names[name] = names.get(name), node
+        if edit is not None and ((records := intents.of_all(edit)) or node.content is None):
+            edit.covers = before if isinstance(before, Gone) else None
+            return records
+        # Whether somebody has it open or not, there is nothing else of it here that would be found again.
         tree.records.setdefault((place.path, name), tree.home.next_number())
         return [intents.of_name(tree, place.path, name, node)]
 

@@ -6,6 +6,7 @@ stays, on top of it. Bytes are deleted only after what is left of the changes is
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,10 @@ from artifactfs.tree.merging import Merged
 from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.context import Context
+from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree
-from artifactfs.vfs.tree_taken import Taken
+from artifactfs.vfs.tree_records import write_tree
+from artifactfs.vfs.tree_taken import SENT, Taken
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +62,30 @@ class TreeSettling:
         if merged is not None and is_version:
             self.context.directories.apply_artifact(tree.source, saved)
         levels = await self._levels(tree, saved, taken) if is_version else {}
+        # What is just being made durable must not be taken for what was, nor be written down once more behind it.
+        async with all_locked(one.edit for one in taken):
+            done = await self._settle(tree, taken, made, levels)
+        for staged in done:
+            await trio.to_thread.run_sync(tree.home.discard, staged)
+        self._tell_conflicts(tree, merged)
+
+    async def _settle(
+        self, tree: WorkTree, taken: list[Taken], made: Made, levels: Mapping[str, Level]
+    ) -> list[Staged]:
+        """Change the view in one step, and make durable what is left; return the bytes that are not needed any more."""
+        saved, is_version = made.artifact, made.is_version
         dropped: list[int] = []
         done: list[Staged] = []
         for one in taken:
             if is_version:
-                self._take_over(tree, one, levels, merged, dropped, done)
+                self._take_over(tree, one, levels, made.merged, dropped, done)
             elif one.edit is not None and one.edit.in_flight is one.edit.staged:
                 one.edit.in_flight = None
-        tree.tries, tree.facts, tree.sent, tree.error, tree.message = 0, {}, {}, "", None
+        # Of what is not in this version, since somebody writes to it, an earlier try may be: that is ours, too.
+        waiting = {edit.path for edit in self.context.overlay.edits_of(tree)} - {one.at for one in taken}
+        tree.sent = {path: hashes for path, hashes in tree.sent.items() if path in waiting}
+        tree.facts = {SENT: json.dumps(tree.sent)} if tree.sent else {}
+        tree.tries, tree.error, tree.message = 0, "", None
         tree.state, tree.waits = State.SEALED, not is_version
         if not is_version:
             tree.due_at, tree.error = math.inf, WAITS
@@ -76,9 +95,7 @@ class TreeSettling:
             tree.opaque -= {path for path in tree.opaque if path in published}
         await self.context.directories.listings.own.durable(tree.source)
         await self.write_down(tree, [*dropped, *(staged.number for staged in done)], taken)
-        for staged in done:
-            await trio.to_thread.run_sync(tree.home.discard, staged)
-        self._tell_conflicts(tree, merged)
+        return done
 
     async def _levels(self, tree: WorkTree, saved: Artifact, taken: list[Taken]) -> dict[str, Level]:
         found: dict[str, Level] = {}
@@ -99,20 +116,25 @@ class TreeSettling:
         names = tree.names.setdefault(one.path, {})
         is_there = names.get(one.name) is one.entry
         self._keep_away(tree, one, merged, is_there=is_there)
-        is_last = one.edit is None or one.edit.staged is one.staged
+        now = self.context.overlay.edits.get(one.entry.ino) if isinstance(one.entry, Node) else None
+        is_last = now is None or (now is one.edit and now.staged is one.staged)
+        if is_there and (number := tree.records.pop((one.path, one.name), None)) is not None:
+            dropped.append(number)
         if is_there and is_last:
-            if (number := tree.records.pop((one.path, one.name), None)) is not None:
-                dropped.append(number)
             if one.edit is not None:
                 self._end(one.edit)
             names.pop(one.name, None)
         elif one.edit is not None and one.edit.in_flight is one.staged:
             one.edit.in_flight = None
-            one.edit.base_sha256 = one.wanted.sha256 if isinstance(one.wanted, Draft) else None
-            if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed:
+            if is_there:
+                one.edit.covers = None  # what was removed before it is not there any more
+            # Under another name it stands for what its writer has never seen there.
+            one.edit.base_sha256 = one.wanted.sha256 if is_there and isinstance(one.wanted, Draft) else None
+            one.edit.is_unhashed = False
+            if not is_there and not one.edit.is_orphan and not one.edit.staged.sealed and one.edit.backup is None:
                 one.edit.backup = one.staged  # under its new name nothing else is durable yet
-                return
-        if one.staged is not None and (is_there or not is_last):
+        is_kept = one.edit is not None and one.staged is one.edit.backup
+        if one.staged is not None and not is_kept and (is_there or not is_last):
             done.append(one.staged)
         if is_there:
             self._become(tree, one, levels, merged)
@@ -171,11 +193,12 @@ class TreeSettling:
         if not tree.names and not self.context.overlay.edits_of(tree):
             self.context.overlay.trees.pop((tree.source, tree.base.key), None)
             dropped += [tree.number, *tree.records.values()]
-            records = []
+            async with tree.lock:  # what is just being written of it is forgotten, too
+                await trio.to_thread.run_sync(lambda: tree.home.journal.put(drop=dropped))
         else:
-            records = [intents.of_tree(tree), *(intents.of_name(tree, *one) for one in own)]
+            records = [intents.of_name(tree, *one) for one in own]
             records += [record for edit in going_on if not edit.is_orphan for record in intents.of_all(edit)]
-        await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records, drop=dropped))
+            await write_tree(tree, *records, drop=dropped)
 
     def _tell_conflicts(self, tree: WorkTree, merged: Merged | None) -> None:
         for path, kept in (merged.beside if merged else {}).items():

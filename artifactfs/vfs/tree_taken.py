@@ -5,9 +5,10 @@ Rules of this file: values only; nobody is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from artifactfs.journal.drafts import Staged
+from artifactfs.model.content import ArchiveMember, ContentRef
 from artifactfs.model.entry import Artifact, TreeMember
 from artifactfs.providers.base import Draft
 from artifactfs.tree.merging import Wanted
@@ -34,6 +35,18 @@ class Taken:
     def at(self) -> str:
         """Return the path in the tree that is wanted so."""
         return (self.entry.path if isinstance(self.entry, Gone) else "") or join(self.path, self.name)
+
+    def began_with(self, member: TreeMember) -> TreeMember:
+        """Return what its writer began with, where that is another content than the one in the tree's base.
+
+        The base is of the moment when the first change of the tree was durable, or of its last version; a file may have
+        been open for longer.
+        """
+        seen = self.wanted.base_sha256 if isinstance(self.wanted, Draft) else None
+        content = member.content
+        if seen is None or not isinstance(content, ContentRef | ArchiveMember) or content.sha256 in {None, seen}:
+            return member
+        return replace(member, content=replace(content, sha256=seen))
 
 
 def member_of(node: Node, path: str) -> TreeMember:

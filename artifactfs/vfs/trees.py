@@ -3,7 +3,8 @@
 Rules of this file: a version's files are asked for once; the table is kept laid out for as long as there is room. What
 is below a version id never changes; the present tree of an artifact that this mount may change follows its newest
 version. Of an archive that is still on its way a name is shown as soon as its header is here; what its end says
-otherwise of such a name, the kernel is told.
+otherwise of such a name, the kernel is told. An inode that was shown so stands for its content before anybody is shown
+the whole tree, who would be told another number for it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ log = logging.getLogger(__name__)
 TREES = 64
 
 
+Key = tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Early:
-    """A name that was shown before its archive had been read to its end: in which directory, and what as."""
+    """A name that was shown before its archive had been read to its end: in which tree and directory, and what as."""
 
+    tree: Key
     directory: Node
     place: VersionDir
     node: Node
@@ -43,7 +48,7 @@ class Early:
 
 def _shown(node: Node) -> tuple[object, ...]:
     """Return what the kernel may have been told of a node that is in an archive."""
-    return (node.identity, node.size, node.mtime_ns, node.executable)
+    return (versions.apart_from_content(node.identity), node.size, node.mtime_ns, node.executable)
 
 
 async def _nothing(_ino: int) -> None:
@@ -54,7 +59,8 @@ async def _nothing(_ino: int) -> None:
 class Trees:
     """The trees of every version of a mount.
 
-    ``changed`` is told of names that stand for something else than they were shown as, ``spoiled`` of inodes whose
+    ``confirmed`` is told of nodes that were shown early and are what they were shown as, with what they are called
+    now; ``changed`` of names that stand for something else than they were shown as, ``spoiled`` of inodes whose
     bytes may be wrong.
     """
 
@@ -63,7 +69,8 @@ class Trees:
     history: History
     changed: Callable[[int, str], None] = lambda _parent, _name: None
     spoiled: Callable[[int], Awaitable[None]] = _nothing
-    _trees: LRUCache[tuple[str, ...], dict[str, Level]] = field(default_factory=lambda: LRUCache(TREES))
+    confirmed: Callable[[Node, Node], None] = lambda _early, _node: None
+    _trees: LRUCache[Key, dict[str, Level]] = field(default_factory=lambda: LRUCache(TREES))
     _early: dict[str, dict[tuple[int, str], Early]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,9 +85,16 @@ class Trees:
 
     async def level(self, node: Node, place: VersionDir) -> Level:
         """Return a directory of a version."""
-        if place.present and node.writable:
-            artifact = await self.history.current(node.source, place.artifact)
-            place = VersionDir(artifact, artifact.current, place.path, present=True)
+        return await self._level(node, await self._newest(node, place))
+
+    async def _newest(self, node: Node, place: VersionDir) -> VersionDir:
+        """Return the place that a directory of the present has in the newest version."""
+        if not (place.present and node.writable):
+            return place
+        artifact = await self.history.current(node.source, place.artifact)
+        return VersionDir(artifact, artifact.current, place.path, present=True)
+
+    async def _level(self, node: Node, place: VersionDir) -> Level:
         version = place.version
         if version is None or isinstance(version.content, Empty):
             return Level()
@@ -94,13 +108,14 @@ class Trees:
 
     async def lookup(self, node: Node, place: VersionDir, name: str) -> Node | None:
         """Return what a name stands for in a directory of a version, None if for nothing."""
+        place = await self._newest(node, place)
         content = place.version.content if place.version is not None else None
         if isinstance(content, Archive) and self._key(node, place, place.version) not in self._trees:
             flight = await self.content.arriving(content.ref)
             found = None if flight is None else await self._arrived(flight, content, node, place, name)
             if found is not None:
                 return found
-        level = await self.level(node, place)
+        level = await self._level(node, place)
         return level.children.get(name) or level.hidden.get(name)
 
     async def _arrived(
@@ -111,39 +126,57 @@ class Trees:
         if not title:
             return None
         member = await flight.child(list(filter(None, place.path.split("/"))), title)
-        if member is None or flight.landed.is_set():
+        key = self._key(node, place, place.version)
+        if member is None or flight.landed.is_set() or key in self._trees:
             return None
         shown = self.content.tree_member(archive.ref, member, flight.number)
         found = versions.member_node(self._tree_root(node, place), shown, name)
         found.immutable = False  # not before the archive has been verified
-        self._early.setdefault(flight.number, {})[(node.ino, name)] = Early(node, place, found, _shown(found))
+        self._early.setdefault(flight.number, {})[(node.ino, name)] = Early(key, node, place, found, _shown(found))
         return found
 
     async def _compare(self, flight: ArchiveFlight) -> None:
         """Have the kernel forget what it was shown of an archive and is not so, or is not sure any more."""
-        for (parent, name), early in self._early.pop(flight.number, {}).items():
-            node = None
-            if flight.error is None:
-                try:
-                    node = (await self.level(early.directory, early.place)).children.get(name)
-                except errors.ArtifactFSError as error:
-                    log.info("a directory of an archive is not one at its end: %s", error)
-            if node is None or _shown(node) != early.shown:
+        for (parent, name), early in self._early.get(flight.number, {}).items():
+            if not await self._is_laid_out(flight, early):
                 self.changed(parent, name)
             if flight.error is not None:
                 await self.spoiled(early.node.ino)
+        self._early.pop(flight.number, None)
 
-    async def _tree(self, node: Node, place: VersionDir, version: Version) -> dict[str, Level]:
+    async def _is_laid_out(self, flight: ArchiveFlight, early: Early) -> bool:
+        if flight.error is not None:
+            return False
+        try:
+            await self._tree(early.directory, early.place, early.place.version)
+        except errors.ArtifactFSError as error:
+            log.info("what was shown of an archive cannot be compared with its end: %s", error)
+            return False
+        return True
+
+    def _lay_out(self, key: Key, levels: dict[str, Level]) -> None:
+        """Show a tree from now on; what was shown of it stands for what that is, or the kernel forgets it."""
+        self._trees[key] = levels
+        of_it = [(at, one) for shown in self._early.values() for at, one in shown.items() if one.tree == key]
+        for (parent, name), early in of_it:
+            level = levels.get(early.place.path)
+            node = level.children.get(name) if level is not None else None
+            if node is None or _shown(node) != early.shown:
+                self.changed(parent, name)
+            elif node.identity != early.node.identity:
+                self.confirmed(early.node, node)
+
+    async def _tree(self, node: Node, place: VersionDir, version: Version | None) -> dict[str, Level]:
         key = self._key(node, place, version)
         levels = self._trees.get(key)
         if levels is None:
             members = await self.members(node.source, place.artifact, version)
             root = self._tree_root(node, place)
             levels = await trio.to_thread.run_sync(versions.tree_levels, root, members)
-            self._trees[key] = levels
+            self._lay_out(key, levels)
         return levels
 
-    def _key(self, node: Node, place: VersionDir, version: Version | None) -> tuple[str, ...]:
+    def _key(self, node: Node, place: VersionDir, version: Version | None) -> Key:
         # Both places of a version show the same files as different inodes: the present one may be edited.
         return (node.source, version.id if version else "", str(place.present), *self._root_identity(node, place))
 

@@ -19,13 +19,14 @@ from artifactfs.model.entry import SingleFile, TreeMember, Version
 from artifactfs.providers.base import Change
 from artifactfs.tree import names
 from artifactfs.tree.merging import above, same
-from artifactfs.tree.nodes import Kind, Node, VersionDir
+from artifactfs.tree.nodes import Kind, Node, VersionDir, link_size
 from artifactfs.vfs import intents
 from artifactfs.vfs.comparing import Comparing, Difference, Staying
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.giving_up import GivingUp
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.places import Place, encoded, locate
+from artifactfs.vfs.tree_records import write_tree
 
 KINDS = {"file": Kind.FILE, "dir": Kind.DIRECTORY, "symlink": Kind.SYMLINK}
 Members = dict[str, TreeMember]
@@ -74,7 +75,7 @@ class Versioning:
         if changes and not dry_run:
             async with self.fs.writer.order(tree.source):
                 tree.message, tree.shown = message, tree.shown or below
-                await trio.to_thread.run_sync(tree.home.journal.put, intents.of_tree(tree))
+                await write_tree(tree)
             self.fs.writer.writeback.hurry("", tree)
         return Asked(below, changes, staying)
 
@@ -179,20 +180,22 @@ class Versioning:
 
     async def _let_go(self, tree: WorkTree) -> None:
         """Forget a tree in which nothing was changed after all."""
-        if not tree.names and not self.fs.writer.overlay.edits_of(tree):
-            await self.fs.writer.writeback.trees.settling.write_down(tree, [])
+        async with self.fs.writer.order(tree.source):
+            if not tree.names and not self.fs.writer.overlay.edits_of(tree):
+                await self.fs.writer.writeback.trees.settling.write_down(tree, [])
 
     async def _put(self, tree: WorkTree, entries: dict[tuple[str, str], Node | Gone]) -> None:
         async with self.fs.writer.order(tree.source):
-            records: list[Record] = [intents.of_tree(tree)]
+            if self.fs.writer.overlay.trees.get((tree.source, tree.base.key)) is not tree:
+                raise errors.Conflict("its changes were published in the same moment; try again")
+            records: list[Record] = []
             for (path, name), entry in entries.items():
                 tree.names.setdefault(path, {})[name] = entry
                 tree.records.setdefault((path, name), tree.home.next_number())
                 if isinstance(entry, Node) and entry.kind is Kind.DIRECTORY:
                     tree.opaque.add(join(path, name))
                 records.append(intents.of_name(tree, path, name, entry))
-            records[0] = intents.of_tree(tree)
-            await trio.to_thread.run_sync(lambda: tree.home.journal.put(*records))
+            await write_tree(tree, *records)
         for path, name in entries:
             try:
                 parent = (await self.fs.walk(f"{tree.shown}/{encoded(path)}")).ino
@@ -241,7 +244,6 @@ def _node(tree: WorkTree, member: TreeMember) -> Node:
     now = time.time_ns()
     node = intents.made_node(tree, directory, name, KINDS[member.kind], now)
     node.content, node.target, node.executable = member.content, member.target, member.executable
-    length = len((member.target or "").encode("utf-8", "surrogateescape"))
-    node.size = Exact(length if node.kind is Kind.SYMLINK else member.size)
+    node.size = link_size(member.target) if node.kind is Kind.SYMLINK else Exact(member.size)
     node.mtime_ns = member.mtime_ns or now
     return node

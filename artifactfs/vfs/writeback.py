@@ -247,7 +247,7 @@ class WriteBack:
         Raises:
             ArtifactFSError, OSError: it is kept here, and was not published.
         """
-        while (busy := job.under_way or job.held) is not None:
+        while (busy := job.held if job.under_way is None else job.under_way) is not None:
             await busy.wait()
         if not any(job is other for other in self.overlay.jobs()):
             return  # it has just been published

@@ -44,6 +44,7 @@ class Writer:
         homes: the journal of each source.
         parent_of: the directory of a node, as far as the kernel knows it.
         size_changed: told of an inode whose content is another one than the kernel believes.
+        unsaved: by inode, what ends the time in which it is not saved.
     """
 
     sources: Mapping[str, Source]
@@ -54,6 +55,7 @@ class Writer:
     size_changed: Callable[[int], None] = lambda _ino: None
     policy: Policy = field(default_factory=Policy)
     overlay: Overlay = field(default_factory=Overlay)
+    unsaved: dict[int, trio.Event] = field(default_factory=dict)
     context: Context = field(init=False)
     beginner: Beginner = field(init=False)
     writeback: WriteBack = field(init=False)
@@ -93,6 +95,19 @@ class Writer:
 
     # -- opening ---------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def demand_a_place(node: Node) -> None:
+        """Refuse a file that nobody writes to, if its name was taken away since it was looked up.
+
+        What was written to it and not saved is nowhere any more; who has it open had that kept.
+
+        Raises:
+            StaleContent: the kernel looks the name up again.
+        """
+        if not node.parent and not node.handles:
+            message = "it was removed, or replaced, a moment ago"
+            raise errors.StaleContent(message)
+
     async def open(self, node: Node, *, truncate: bool) -> Edit:
         """Return the edit of a file for one more writer, begun as a copy of its content if it has none yet."""
         publisher = self.publisher(node.source)
@@ -111,8 +126,7 @@ class Writer:
     async def _current(self, node: Node, *, copy: bool) -> Edit:
         """Return the edit that stands for a file, with bytes that may be written to."""
         while True:
-            while (edit := self.overlay.edits.get(node.ino)) is None:
-                await self.begin(node, copy=copy)
+            edit = await self.begin(node, copy=copy)
             old = edit.staged
             if edit.in_flight is old or (old.sealed and not old.writers):
                 await self._fork(edit, copy=copy)
@@ -122,21 +136,32 @@ class Writer:
             if edit.staged is not old and not edit.staged.writers:
                 await trio.to_thread.run_sync(edit.home.discard, edit.staged)
 
-    async def begin(self, node: Node, *, copy: bool) -> None:
-        """Begin the edit of a file, if it has none; however many do so at once, it is one."""
+    async def begin(self, node: Node, *, copy: bool) -> Edit:
+        """Return the edit of a file, begun if it has none; however many do so at once, it is one."""
         # Without the copy it is of use only to who empties it next, so it is not shown before somebody comes to do so.
         key = ("edit", node.ino, copy)
-        edit = await self.content.flights.run(key, partial(self.beginner.begin, node, copy=copy))
-        if node.ino not in self.overlay.edits and not edit.staged.closed:
-            self.overlay.begin(edit)
-        elif self.overlay.edits.get(node.ino) is not edit:
-            edit.home.discard(edit.staged)
+        while (known := self.overlay.edits.get(node.ino)) is None:
+            edit = await self.content.flights.run(key, partial(self.beginner.begin, node, copy=copy))
+            if node.ino not in self.overlay.edits and not edit.staged.closed and self._stands(edit):
+                edit.held = self.unsaved.get(node.ino)
+                self.overlay.begin(edit)
+                if self.overlay.is_moved(edit):
+                    edit.base_sha256, edit.is_unhashed = None, False  # it is of what stood under another name
+            elif self.overlay.edits.get(node.ino) is not edit:
+                edit.home.discard(edit.staged)
+        return known
+
+    def _stands(self, edit: Edit) -> bool:
+        """Tell whether a file is still where it was when its edit began: it may have been moved or removed since."""
+        parent = self.parent_of(edit.node)
+        return parent is not None and key_of(parent.directory, edit.source) == key_of(edit.directory, edit.source)
 
     async def _fork(self, edit: Edit, *, copy: bool) -> None:
         """Let who writes now write to bytes of their own: the others are being published, or were acknowledged."""
         async with edit.lock:
             old = edit.staged
-            if old.writers or not (old.sealed or edit.in_flight is old):
+            is_over = self.overlay.edits.get(edit.node.ino) is not edit
+            if is_over or old.writers or not (old.sealed or edit.in_flight is old):
                 return
             fresh = await trio.to_thread.run_sync(edit.home.clone, old) if copy else edit.home.open()
             fresh.executable, fresh.mtime_ns = old.executable, old.mtime_ns
@@ -187,7 +212,10 @@ class Writer:
     async def release(self, edit: Edit) -> None:
         """Take back one writer; after the last one the edit is published, soon."""
         edit.staged.writers -= 1
-        if edit.staged.writers or edit.is_orphan:
+        if edit.is_orphan:
+            self.lineage.collect(edit.node)  # who sets a length has no handle whose close would do so
+            return
+        if edit.staged.writers:
             return
         edit.closing += 1
         try:
@@ -227,7 +255,7 @@ class Writer:
         staged, edit.staged = edit.staged, earlier
         edit.number, edit.backup, edit.state = edit.staged.number, None, State.SEALED
         await trio.to_thread.run_sync(edit.home.discard, staged)
-        if not edit.is_under_way:
+        if not edit.is_under_way and self.overlay.edits.get(edit.node.ino) is edit:  # else it has just been published
             self.writeback.schedule(edit)
 
     async def _abandon(self, edit: Edit, message: str) -> None:

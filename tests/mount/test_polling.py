@@ -211,6 +211,32 @@ def test_a_file_that_is_being_written_is_left_alone(lab: Lab, tmp_path: Path) ->
         assert (here / "a.txt").stat().st_ino == number
 
 
+@pytest.mark.parametrize("how", [os.O_RDWR, os.O_RDWR | os.O_TRUNC], ids=["in place", "anew"])
+@pytest.mark.parametrize("look", ["cat", "ls", "nothing"])
+def test_who_began_before_others_saved_the_file_overwrites_nothing(
+    lab: Lab, tmp_path: Path, how: int, look: str
+) -> None:
+    """Also when this mount knows of that before the file is closed: theirs has the name, and ours is beside it."""
+    tree = add_tree(lab.store, "report", a_txt="old", b_txt="old")
+    with mounted(tmp_path, vm0(lab), *POLL, "--publish-delay", "0.1") as mount:
+        here = mount.path / "artifacts/report"
+        if look != "nothing":
+            mount.run(look, str(here / "a.txt"))
+        fd = os.open(here / "a.txt", how)
+        try:
+            os.write(fd, b"mine")
+            save(lab.store, tree, a_txt="theirs", b_txt="theirs")
+            until(lambda: (here / "b.txt").read_text() == "theirs", "the other file shows as it is now")
+        finally:
+            os.close(fd)
+        flushed(mount.path)
+        newest = lab.store.tree(tree.id, lab.store.versions(tree.id)[-1].seq)
+        held = {row.path: lab.store.objects.read(row.sha256 or "") for row in newest}
+        assert (held.pop("a.txt"), held.pop("b.txt")) == (b"theirs", b"theirs")
+        assert list(held.values()) == [b"mine"]
+        assert "conflict" in next(iter(held))
+
+
 # -- what it costs -------------------------------------------------------------------------------------------------
 
 

@@ -293,3 +293,41 @@ def test_case_and_normal_form_tell_names_apart():
 def test_a_file_without_extension_gets_that_of_its_type(name, media_type, shown):
     """Only where it has none, the type is known, and there is room."""
     assert names.with_extension(name, media_type) == shown
+
+
+# -- targets of symlinks -------------------------------------------------------------------------------------------
+
+
+@given(st.lists(titles, max_size=5).map("/".join))
+@example("t\x01/../d^01/./x")
+@example("/a//b/")
+@example("\udcff" * 255)
+@example("\x01" * 300)
+def test_a_target_is_shown_by_the_names_that_are_listed(target):
+    """Whatever stands in it; and who types it as it is shown means the same."""
+    target = target.replace("\0", "")
+    shown = names.shown_target(target)
+    shown.encode()
+    parts, raw = shown.split("/"), target.split("/")
+    assert len(parts) == len(raw)
+    for part, title in zip(parts, raw, strict=True):
+        is_step = title in {"", ".", ".."}
+        if is_step or len(title.encode("utf-8", "surrogatepass")) <= 255:
+            assert part == (title if is_step else names.encode(title))
+    if not any(len(names.encode(part).encode()) > 200 for part in raw):
+        assert names.meant_target(shown) == target
+
+
+@given(st.one_of(pieces, st.text(alphabet="^/.0aAF~5E2 ", max_size=12)))
+@example("^2F")
+@example("..")
+@example("^2E^2E/x")
+@example("a^80")
+@example("x ")
+@example("^empty")
+def test_a_target_that_is_typed_comes_back_as_typed_or_is_refused(typed):
+    """And is never one that leads through names which no tree has."""
+    meant = names.meant_target(typed)
+    if meant is not None:
+        assert names.shown_target(meant) == typed
+        assert meant.count("/") == typed.count("/")

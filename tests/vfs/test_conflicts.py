@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from artifactfs import errors
 from artifactfs.vfs import overtaken, tree_publishing
@@ -364,3 +365,36 @@ async def test_rename_over_a_file_that_is_open_for_writing(world: World):
         world.nothing_is_left()
         await world.unlink("w/f")
         await world.elapse()
+
+
+@pytest.mark.parametrize("how", ["remove", "rename", "replace"])
+async def test_a_name_is_changed_in_the_moment_in_which_its_save_is_kept_beside(world: World, how: str):
+    """It is what was saved here that goes, as if before that moment; what somebody else has saved stays."""
+    await world.put("w/f", b"base")
+    await world.put("w/x", b"new")
+    await world.elapse()
+    await world.put("w/f", b"mine")
+    held = world.publisher.next(held=True)
+    await world.reach(held)
+    overtake(world, b"theirs")
+    async with trio.open_nursery() as nursery:
+        if how == "remove":
+            nursery.start_soon(world.unlink, "w/f")
+        else:
+            nursery.start_soon(world.rename, *(("w/f", "w/g") if how == "rename" else ("w/x", "w/f")))
+        await trio.testing.wait_all_tasks_blocked()
+        held.go.set()
+    await world.elapse(10)
+    added = {"remove": {"x": b"new"}, "rename": {"x": b"new", "g": b"mine"}, "replace": {f"f ({MARK})": b"new"}}
+    assert await world.tree("w") == {"f": b"theirs", **added[how]}
+    await world.elapse(10)
+    assert world.versions("f") == [b"base", b"theirs"]
+    handle = await world.open("w/f", EMPTY)
+    world.fs.write(handle, 0, b"next")
+    if how == "replace":  # the copy is there, so that is told
+        with pytest.raises(errors.Conflict):
+            await world.fs.flush(handle)
+    await world.close(handle)
+    await world.elapse()
+    assert world.versions("f") == [b"base", b"theirs", b"next"]
+    world.nothing_is_left()

@@ -26,6 +26,10 @@ from artifactfs.vfs.sources import Source
 INTERVAL_S = 30.0
 
 
+async def unshelved(_place: object, _levels: object) -> None:
+    """Have no shelves."""
+
+
 class Service:
     """A source with any number of listings; notes when it is asked."""
 
@@ -93,7 +97,7 @@ async def working(where: Path) -> AsyncIterator[Bench]:
             nursery, BlockStore(where, 1 << 20, 0), facts, {"s": provider},
             local_path=lambda ref: where / ref.key, fingerprints={"s": "print"},
         )  # fmt: skip
-        listings = Listings(sources, reader, lambda _place, _levels: None)
+        listings = Listings(sources, reader, unshelved)
         poller = Poller(sources, listings, INTERVAL_S)
         nursery.start_soon(poller.run)
         yield Bench(service, listings, poller, clock)

@@ -219,5 +219,7 @@ async def test_what_is_remembered_does_not_grow_with_the_tree(asked: Asked) -> N
         ahead.entered(node, entries)
     assert len(ahead._records) == RECORDS
     assert ahead._entries == RECORDS * 5
-    ahead.entered(directory(10_000), files(10_000, 1) * (ENTRIES + 1))
+    ahead.entered(directory(10_000), files(10_000, 1) * ENTRIES)
     assert len(ahead._records) == 1
+    ahead.entered(directory(10_001), files(10_001, 1) * (ENTRIES + 1))  # nobody is followed through so many
+    assert list(ahead._records) == [directory(10_000).ino]

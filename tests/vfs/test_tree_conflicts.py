@@ -78,6 +78,91 @@ async def test_who_has_seen_what_others_made_overwrites_it(grown: World, tmp_pat
     assert grown.reports == []
 
 
+async def notice(world: World, path: str) -> bytes:
+    """Look at a file as if time had passed, so that what others made of it is seen; return its content."""
+    world.fs.directories.listings.own.forget_source("mine")
+    world.fs.directories.history._newest_at.clear()
+    return await world.read(path)
+
+
+@pytest.mark.parametrize("how", [WRITE, EMPTY], ids=["in place", "anew"])
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
+async def test_who_began_before_others_saved_overwrites_nothing(
+    grown: World, tmp_path: Path, how: int, *, seen: bool
+) -> None:
+    """It is what a writer began with that counts, not what this mount has learnt of before it was durable."""
+    handle = await grown.open("w/t/a", how)
+    grown.fs.write(handle, 0, b"mine")
+    await other(grown, tmp_path / "other", lambda second: second.put("w/t/a", b"theirs"))
+    if seen:
+        await notice(grown, "w/t/b")
+    await grown.close(handle)
+    await grown.elapse()
+    expected = {**BEGAN, "a": b"theirs", f"a ({MARK})": b"mine"}
+    assert await grown.tree("w/t") == grown.stored("t") == expected
+    assert len(grown.reports) == 1
+
+
+async def test_who_began_before_a_version_with_others_changes_overwrites_nothing(grown: World, tmp_path: Path):
+    """The tree's next version, made of other files here, has taken up what others made of a file that is open."""
+    handle = await grown.open("w/t/a", WRITE)
+    grown.fs.write(handle, 0, b"mine")
+    await other(grown, tmp_path / "other", lambda second: second.put("w/t/a", b"theirs"))
+    await grown.put("w/t/b", b"B")
+    await grown.elapse()
+    assert grown.stored("t") == {**BEGAN, "a": b"theirs", "b": b"B"}
+    await grown.close(handle)
+    await grown.elapse()
+    expected = {**BEGAN, "a": b"theirs", "b": b"B", f"a ({MARK})": b"mine"}
+    assert await grown.tree("w/t") == grown.stored("t") == expected
+
+
+async def test_who_writes_while_his_own_save_becomes_a_version_goes_on_with_that(grown: World):
+    """What a writer began with is older than the tree, by a change of his own: that is no conflict."""
+    handle = await grown.open("w/t/a", WRITE)
+    grown.fs.write(handle, 0, b"1")
+    await grown.fs.flush(handle)
+    second = await grown.open("w/t/a", WRITE)
+    for data in (b"2", b"3"):
+        grown.fs.write(second, 0, data)
+        await grown.fs.flush(second)
+        await grown.elapse()
+    await grown.close(handle)
+    await grown.close(second)
+    await grown.elapse()
+    await agree(grown, {**BEGAN, "a": b"3"})
+    assert grown.reports == []
+
+
+async def test_what_was_written_elsewhere_takes_the_place_of_what_it_is_renamed_over(grown: World):
+    """What its writer began with is no content of that name: nobody else has changed anything."""
+    await grown.put("w/t/b", b"B")
+    await grown.rename("w/t/b", "w/t/a")
+    await grown.put("w/t/d/c", b"C")
+    await grown.rename("w/t/d/c", "w/t/d/e/f")
+    await grown.elapse()
+    expected = {**BEGAN, "a": b"B", "d/e/f": b"C"}
+    del expected["b"], expected["d/c"]
+    await agree(grown, expected)
+    assert grown.reports == []
+
+
+async def test_what_was_written_elsewhere_takes_the_place_of_a_directory_that_went(grown: World):
+    await grown.mkdir("w/t/n")
+    await grown.put("w/t/n/c", b"new")
+    await grown.elapse()
+    handle = await grown.open("w/t/n/c", WRITE)
+    grown.fs.write(handle, 0, b"NEW")
+    await grown.rename("w/t/d", "w/t/old")
+    await grown.rename("w/t/n", "w/t/d")
+    await grown.close(handle)
+    await grown.elapse()
+    expected = {"a": b"a", "b": b"b", "d": None, "d/c": b"NEW"}
+    expected |= {"old": None, "old/c": b"d/c", "old/e": None, "old/e/f": b"d/e/f"}
+    await agree(grown, expected)
+    assert grown.reports == []
+
+
 @pytest.mark.parametrize("flushed", [True, False])
 async def test_who_goes_on_writing_goes_on_with_the_copy(grown: World, tmp_path: Path, *, flushed: bool):
     """What is written while the version is made that keeps it beside is the copy's next content: theirs stays."""

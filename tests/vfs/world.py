@@ -196,7 +196,7 @@ class World:
 
     async def names(self, path: str) -> set[str]:
         handle = await self.fs.opendir((await self.look(path)).ino)
-        found = {node.name for node in self.fs.readdir(handle)}
+        found = {node.name for _, node, _ in self.fs.readdir(handle)}
         await self.fs.release(handle)
         return found - {"by-id"}
 
