@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from artifactfs import config, errors
 from artifactfs.cli import client, evidence, mounting, render
 from artifactfs.observe.scrub import Scrubber
+
+T = TypeVar("T")
 
 # How long a piece may take: longer than a mount needs to be found not to answer.
 PIECE_S = 15.0
@@ -46,9 +48,9 @@ class Bundle:
     scrub: Scrubber
     pieces: dict[str, str] = field(default_factory=dict)
 
-    def take(self, name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the piece is made of
+    def take(self, name: str, make: Callable[[], T]) -> T | None:
         """Put in what is made, if it comes in time; return it, or None."""
-        made: list[Any] = []
+        made: list[T] = []
         failed: list[BaseException] = []
 
         def work() -> None:

@@ -51,15 +51,17 @@ def check(config_file: Path | None, *, repair: bool, as_json: bool) -> int:
     if found.unreadable is not None:
         render.complain(f"the database is damaged: {found.unreadable}")
     for name in found.bad[:SHOWN]:
-        render.complain(f"damaged block: {name}")
+        render.complain(f"damaged {name}" if name.startswith(cache_check.NAME) else f"damaged block: {name}")
     if len(found.bad) > SHOWN:
         render.complain(f"and {len(found.bad) - SHOWN} more")
+    if found.miscounted:
+        render.complain(f"its size is wrong by {render.size(found.miscounted)}")
     render.say(f"{found.blocks} blocks read, {len(found.bad)} damaged")
     if found.orphan_bytes:
         render.say(f"{render.size(found.orphan_bytes)} {'were' if repair else 'are'} in files that belong to nothing")
     if not found.healthy:
         render.say("`artifactfs cache check --repair` forgets them; a mount does so by itself when it meets one")
-    elif found.bad or found.unreadable:
+    elif found.bad or found.miscounted or found.unreadable:
         render.say("repaired: what was damaged is fetched again when it is read")
     return 0 if found.healthy else 1
 

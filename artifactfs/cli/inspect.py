@@ -93,7 +93,10 @@ def show_why(answer: dict[str, Any], *, as_json: bool) -> None:
     failures = answer.pop("recent_errors")
     if request := answer.pop("last_failed_request", None):
         failures.append(request)
+    left_out = answer.pop("not_shown_first", ())
     render.facts(answer)
+    for member in left_out:
+        render.say(f"in the archive and not shown: {member}")
     for failure in failures:
         facts = {"HTTP": failure["status"], "request": failure["request_id"]}
         told = ", ".join(f"{name} {value}" for name, value in facts.items() if value)

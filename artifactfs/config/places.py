@@ -31,9 +31,9 @@ def runtime_dir() -> Path:
     Raises:
         ConfigError: somebody else made it first, as anybody can in a directory that all may write.
     """
-    given = os.environ.get("XDG_RUNTIME_DIR")
-    usable = given is not None and Path(given).is_dir()
-    path = Path(given or "") / APP if usable else Path(f"/tmp/{APP}-{os.getuid()}")  # noqa: S108 - checked below
+    given = Path(os.environ.get("XDG_RUNTIME_DIR") or "unset")
+    # The specification has a relative one ignored, and a variable that is empty be as if it were not set.
+    path = given / APP if given.is_absolute() and given.is_dir() else Path(f"/tmp/{APP}-{os.getuid()}")  # noqa: S108 - checked below
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()

@@ -68,6 +68,7 @@ class LimitsConfig(Section):
     max_json_depth: int = Field(default=ANSWERS.max_json_depth, gt=0, le=MAX_JSON_DEPTH, description="of one answer")
     max_redirects: int = Field(default=ANSWERS.max_redirects, ge=0, le=MAX_REDIRECTS, description="of one request")
     max_file: Bytes = Field(default=ANSWERS.max_file_bytes, gt=0, description="bytes of content that says no size")
+    max_listing: int = Field(default=ANSWERS.max_listing_rows, gt=0, description="rows of one list, over all its pages")
 
     def bounds(self) -> Bounds:
         """Return them as who keeps them has them."""
@@ -78,7 +79,7 @@ class LimitsConfig(Section):
         )  # fmt: skip
         answers = AnswerLimits(
             max_answer_bytes=self.max_answer, max_values=self.max_values, max_json_depth=self.max_json_depth,
-            max_redirects=self.max_redirects, max_file_bytes=self.max_file,
+            max_redirects=self.max_redirects, max_file_bytes=self.max_file, max_listing_rows=self.max_listing,
         )  # fmt: skip
         return Bounds(archives, answers)
 

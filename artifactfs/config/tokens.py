@@ -11,7 +11,10 @@ Rules of this file: what it says of a token is where it comes from. A token is n
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
+import select
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +34,8 @@ PASSWORD_ENV = "SYN_API_PASSWORD"  # noqa: S105 - the name of a variable
 SERVE_ENV = "ARTIFACTFS_SERVE_TOKEN"
 # A few KB are long for a token; what is longer is another file.
 MAX_TOKEN = 64 * 1024
+# A program that was started to write a token into a pipe may have to ask for it.
+PIPE_S = 5.0
 
 
 class Found(NamedTuple):
@@ -128,8 +133,7 @@ def _named(name: str, given: SourceConfig, environ: Mapping[str, str]) -> tuple[
     if given.token_file is None:
         return None
     try:
-        with given.token_file.open(encoding="utf-8") as file:
-            token = file.read(MAX_TOKEN + 1).strip()
+        token = _read(given.token_file).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         message = f"source {name!r}: the token file {given.token_file} cannot be read: {said}"
@@ -138,6 +142,27 @@ def _named(name: str, given: SourceConfig, environ: Mapping[str, str]) -> tuple[
         message = f"source {name!r}: the token file {given.token_file} is empty"
         raise errors.ConfigError(message)
     return token, f"the file {given.token_file}"
+
+
+def _read(path: Path) -> bytes:
+    """Return the beginning of a file; a pipe that nobody writes to is waited for, but not for ever.
+
+    Raises:
+        OSError: it cannot be read, or nothing came for so long.
+    """
+    data = b""
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        coming = select.poll()
+        coming.register(file, select.POLLIN)
+        while len(data) <= MAX_TOKEN:
+            # Before the first look, too: a pipe that nobody has opened to write is at its end, if it is read.
+            if not coming.poll(PIPE_S * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            piece = file.read(MAX_TOKEN + 1 - len(data))
+            if piece == b"":
+                break
+            data += piece or b""
+    return data
 
 
 def _of_the_service(service: str, environ: Mapping[str, str]) -> tuple[str, str] | None:

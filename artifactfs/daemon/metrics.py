@@ -7,13 +7,16 @@ has a value that a service or an agent makes up, but for HTTP statuses.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
 import trio
 
@@ -22,6 +25,7 @@ from artifactfs import observe
 from artifactfs.content.block_store import BlockStore
 from artifactfs.observe.exposition import Family, exposition
 from artifactfs.vfs.filesystem import FileSystem
+from artifactfs.vfs.polling import LISTENING, Poller
 from artifactfs.vfs.queue import queue_of
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -38,9 +42,24 @@ GAUGES = {
 }
 
 
-def metrics_text(observer: observe.Observer, store: BlockStore, fs: FileSystem | None) -> str:
-    """Return all numbers in the format of Prometheus."""
-    return exposition(families(observer, store, fs))
+# What the poller says of looking at a source: what the family is called, its kind, in words.
+LOOKS: Mapping[str, tuple[str, Literal["counter", "gauge"], str]] = {
+    "looks": ("looks", "counter", "Looks at listings for changes by others."),
+    "failures": ("looks_failed", "gauge", "Looks in a row that failed."),
+    "watched": ("listings_watched", "gauge", "Listings that are looked at for changes by others."),
+}
+
+
+def metrics_text(
+    observer: observe.Observer,
+    store: BlockStore,
+    fs: FileSystem | None,
+    poller: Poller | None = None,
+    loop: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Return all numbers in the format of Prometheus; ``loop`` is what the watchdog reports."""
+    found = (families(observer, store, fs), _looks(poller) if poller else (), _loop(loop) if loop else ())
+    return exposition(itertools.chain(*found))
 
 
 def families(observer: observe.Observer, store: BlockStore, fs: FileSystem | None) -> Iterator[Family]:
@@ -141,6 +160,29 @@ def _listings(fs: FileSystem) -> Iterator[Family]:
         for source, values in sums.items():
             family.add(values[at], source=source)
         yield family
+
+
+def _looks(poller: Poller) -> Iterator[Family]:
+    reports = {source: poller.report(source) for source in poller.sources}
+    for name, (called, kind, text) in LOOKS.items():
+        family = Family(f"artifactfs_{called}", kind, text)
+        for source, report in reports.items():
+            family.add(report[name], source=source)
+        yield family
+    told = Family("artifactfs_announcing", "gauge", "1 while a service tells of changes by itself.")
+    for source, report in reports.items():
+        told.add(int(report["announcing"] == LISTENING), source=source)
+    yield told
+
+
+def _loop(report: Mapping[str, Any]) -> Iterator[Family]:
+    stalls = Family("artifactfs_loop_stalls", "counter", "How often the event loop was stuck.")
+    stalls.add(report["stalls"])
+    yield stalls
+    last = report["last_stall"]
+    if last is not None:
+        yield gauge("artifactfs_loop_last_stall_seconds", "How long it was stuck last.", last["seconds"])
+        yield gauge("artifactfs_loop_last_stall_timestamp_seconds", "When it was stuck last.", last["at"])
 
 
 def _saving(fs: FileSystem) -> Iterator[Family]:

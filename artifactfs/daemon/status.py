@@ -20,7 +20,7 @@ from artifactfs.fuse.subjects import ORDINARY
 from artifactfs.tree.inodes import ROOT
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.tree.versions import iso
-from artifactfs.vfs import facts_of
+from artifactfs.vfs import facts_of, left_out
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.listings import describe
 from artifactfs.vfs.overlay import is_below
@@ -82,7 +82,7 @@ class Status:
 
     def metrics_text(self) -> str:
         """Return its numbers in the text format of Prometheus; no I/O at any service."""
-        return metrics_text(self.observer, self.store, self.fs)
+        return metrics_text(self.observer, self.store, self.fs, self.poller, self.loop())
 
     def _archives(self) -> list[dict[str, Any]]:
         if self.fs is None:
@@ -146,6 +146,8 @@ class Status:
         if scope.cancelled_caught:
             message = f"not known: there was no answer within {WHY_S:.0f} s"
             answer.update(exists=None, error=errors.TimedOut.__name__, message=message)
+        if answer["exists"] is not None:
+            answer.update(await left_out.told(fs.content, fs.directories.history, trail, path))
         answer.update(self._waiting(trail[-1][0] if answer["exists"] else path))
         answer.update(self._freshness(trail))
         answer.update(self._last_failure(trail[-1][1].source))

@@ -2,8 +2,8 @@
 
 Rules of this file: pyfuse3 answers a request only on success or on ``FUSEError``; anything else leaves the caller
 hanging and ends the mount. So every handler is wrapped: every exception becomes an errno, and every operation has a
-deadline. Cancellation alone passes (the mount is ending). Each is timed and counted, and has an id in the log; both
-together cost a warm read 1 us (measured).
+deadline, a short one behind who has waited in vain (``followers.py``). Cancellation alone passes (the mount is ending).
+Each is timed and counted, and has an id in the log; both together cost a warm read 1 us (measured).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import trio
 
 from artifactfs import errors, observe
 from artifactfs.fuse.errno_map import errno_of
+from artifactfs.fuse.followers import LONG_S, Followers
 from artifactfs.observe import clock
 from artifactfs.observe.operations import Describing, Operation
 
@@ -37,12 +38,14 @@ class HasDeadline(Protocol):
     """What the wrapper needs of the object whose method it wraps.
 
     ``timeout_s`` is how long an operation may take; ``running`` has the scopes of those that have not been answered,
-    with what they are. ``timings`` counts them, and ``subjects`` tells what each is about.
+    with what they are. ``timings`` counts them, and ``subjects`` tells what each is about. ``followers`` knows who is
+    behind whom.
     """
 
     timeout_s: float
     running: dict[trio.CancelScope, Call | None]
     timings: observe.Timings
+    followers: Followers
 
     @property
     def subjects(self) -> Describing | None:
@@ -70,8 +73,9 @@ def handler(method: Handler[S, P, R]) -> Handler[S, P, R]:
         began = clock()
         begin(Operation(name, self.subjects, args[:1] if carries_bytes else args))
         call: Call | None = (name, args)
+        behind = self.followers.behind(name, args) if self.followers else None
         try:
-            with trio.move_on_after(self.timeout_s) as scope:
+            with trio.move_on_after(self.timeout_s if behind is None else behind[0]) as scope:
                 self.running[scope] = call
                 try:
                     return await method(self, *args, **kwargs)
@@ -81,6 +85,9 @@ def handler(method: Handler[S, P, R]) -> Handler[S, P, R]:
             self.timings.failed(name, _name_of(error.errno))
             raise
         except Exception as error:  # noqa: BLE001 - the line that nothing crosses
+            has_waited = behind or trio.current_time() > scope.deadline - self.timeout_s + LONG_S
+            if has_waited and isinstance(error, errors.ArtifactFSError):
+                self.followers.waited(name, args, error)
             raise _answer(self, name, args, error) from None
         finally:
             self.timings.operations[name].add(clock() - began)
@@ -90,10 +97,11 @@ def handler(method: Handler[S, P, R]) -> Handler[S, P, R]:
             self.timings.failed(name, _name_of(errno.EINTR))
             log.debug("%s %r: who asked has been told to end", name, args[0] if args else None)
             raise pyfuse3.FUSEError(errno.EINTR)
-        message = f"no answer within {self.timeout_s:.0f} s"
         if trio.current_time() < scope.deadline:
-            message = "given up, because the mount is to end"
-        raise _answer(self, name, args, errors.TimedOut(message))
+            raise _answer(self, name, args, errors.TimedOut("given up, because the mount is to end"))
+        failure = errors.TimedOut(f"no answer within {self.timeout_s:.0f} s") if behind is None else behind[1]
+        self.followers.waited(name, args, failure)
+        raise _answer(self, name, args, failure)
 
     return guarded
 

@@ -15,11 +15,13 @@ import trio
 from artifactfs import errors, observe
 from artifactfs.fuse.boundary import LATER, Call, at_once, handler, interrupt
 from artifactfs.fuse.convert import Owner, absent, attributes, bytes_of, name_of
+from artifactfs.fuse.followers import Followers
 from artifactfs.fuse.rereads import Rereads
 from artifactfs.fuse.subjects import Subjects
 from artifactfs.model.entry import Accepts
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs import at_once as quick
+from artifactfs.vfs import lifetimes
 from artifactfs.vfs.filesystem import Change, FileSystem, Opened
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ RENAME_NOREPLACE = 1
 # statfs must not ask anybody: a size that no program takes for a full disk, in blocks of 4 KiB (1 PiB).
 STATFS_BLOCK = 4096
 STATFS_BLOCKS = 1 << 38
+# Linux' PATH_MAX without its NUL: of a longer answer to readlink the kernel makes EIO, and the call fails here, too.
+LINK_MAX = 4095
 
 
 T = TypeVar("T")
@@ -61,7 +65,12 @@ class Operations(pyfuse3.Operations):
         self.timeout_s = timeout_s
         self.running: dict[trio.CancelScope, Call | None] = {}
         self.rereads = Rereads()
+        self.followers = Followers(self._inode_of)
         fs.size_settled = self._settled
+
+    def _inode_of(self, handle: int) -> int | None:
+        opened = self.fs.handles.peek(handle)
+        return None if opened is None else opened.node.ino
 
     @staticmethod
     def _settled(ino: int) -> None:
@@ -81,7 +90,9 @@ class Operations(pyfuse3.Operations):
 
     def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
         fs = self.fs
-        return attributes(node, self.owner, fs.shown_size(node), fs.kernel_ttl_s(node), fs.attr_ttl_s(node))
+        return attributes(
+            node, self.owner, fs.shown_size(node), lifetimes.name_s(fs, node), lifetimes.attributes_s(fs, node)
+        )
 
     # -- names and attributes --------------------------------------------------------------------------------
 
@@ -92,7 +103,7 @@ class Operations(pyfuse3.Operations):
         try:
             node = await self.fs.lookup(parent_inode, name_of(name))
         except errors.NotFound as error:
-            ttl_s = self.fs.absent_ttl_s(parent_inode, name_of(name)) if error.status is None else 0.0
+            ttl_s = lifetimes.absence_s(self.fs, parent_inode, name_of(name)) if error.status is None else 0.0
             if ttl_s <= 0:
                 raise
             return absent(ttl_s)
@@ -131,10 +142,13 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
-        target = self.fs.node(inode).target
-        if target is None:
+        link = self.fs.node(inode).link
+        if link is None:
             raise pyfuse3.FUSEError(errno.EINVAL)
-        return bytes_of(target)
+        told = bytes_of(link)
+        if len(told) > LINK_MAX:
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+        return told
 
     @handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -157,10 +171,11 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if start_id == 0:
             await self.fs.begin(fh)
-        entries = self.fs.readdir(fh)
-        for position in range(start_id, len(entries)):
-            node = entries[position]
-            if not pyfuse3.readdir_reply(token, bytes_of(node.name), self._attributes(node), position + 1):
+        for cookie, node, is_sure in self.fs.readdir(fh, start_id):
+            entry = self._attributes(node)
+            if not is_sure:
+                entry.entry_timeout = 0
+            if not pyfuse3.readdir_reply(token, bytes_of(node.name), entry, cookie):
                 return
             self.fs.accepted(node)
 
@@ -204,7 +219,8 @@ class Operations(pyfuse3.Operations):
             self.rereads.failed(fh, off, size, error)
             raise
         except trio.Cancelled:
-            self.rereads.failed(fh, off, size, errors.TimedOut("no answer in time"))
+            failure = errors.TimedOut(f"no answer within {self.timeout_s:.0f} s")
+            self.rereads.failed(fh, off, size, failure, is_cut=True)
             raise
 
     @handler

@@ -12,6 +12,7 @@ from artifactfs.content.block_store import BlockStore
 from artifactfs.store.catalog import Store
 from tests.support import demo_tree
 from tests.support.lab import Lab, artifactfs, environment, mounted
+from tests.support.other_things import put_in_place
 
 CACHE = ".cache/artifactfs"
 
@@ -70,6 +71,19 @@ def test_a_damaged_database_is_an_exit_code(environ: dict[str, str], cache: Path
     done = artifactfs(environ, "cache", "check", check=False)
     assert (done.returncode, "the database is damaged" in done.stderr) == (1, True)
     assert artifactfs(environ, "cache", "check", "--repair").returncode == 0
+    assert "0 blocks read" in artifactfs(environ, "cache", "check").stdout
+
+
+@pytest.mark.parametrize("what", ["a directory", "a pipe", "a link to nowhere"])
+def test_what_is_no_database_is_damage(environ: dict[str, str], cache: Path, what: str) -> None:
+    """It is put aside, whatever it is."""
+    path = cache / "blocks.db"
+    path.unlink()
+    put_in_place(path, what)
+    done = artifactfs(environ, "cache", "check", check=False)
+    assert (done.returncode, "something that is not a file is in its place" in done.stderr) == (1, True)
+    assert artifactfs(environ, "cache", "check", "--repair").returncode == 0
+    assert path.is_file()
     assert "0 blocks read" in artifactfs(environ, "cache", "check").stdout
 
 

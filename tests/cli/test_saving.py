@@ -483,8 +483,8 @@ def test_why_tells_of_what_waits(held: Mounted, tmp_path: Path):
         assert "directory" in told["last_error"]
         assert told["next_try_s"] >= 0
         assert held.why("w")["waiting_below"] == 1
-    path.unlink()
-    assert held.why("w/a.txt")["waits_for"] == "remove"
+        path.unlink()
+        assert held.why("w/a.txt")["waits_for"] == "remove"
 
 
 def test_why_tells_what_happened_to_a_conflict_copy(held: Mounted, tmp_path: Path):

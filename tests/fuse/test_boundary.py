@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from artifactfs import errors, observe
 from artifactfs.fuse.boundary import LATER, at_once, handler, interrupt
+from artifactfs.fuse.followers import Followers
 from tests.support.log_guard import LogGuard
 
 
@@ -25,6 +26,7 @@ class Handlers:
         self.running: dict[trio.CancelScope, Any] = {}
         self.timings = observe.Timings()
         self.subjects = None
+        self.followers = Followers(lambda handle: handle)
         self.kept: list[tuple[str, object, errors.ArtifactFSError]] = []
 
     def failed(self, operation: str, subject: object, error: errors.ArtifactFSError) -> None:

@@ -32,6 +32,17 @@ async def test_only_once(rereads: Rereads) -> None:
     rereads.check(7, 0)
 
 
+async def test_as_often_as_it_is_asked_where_it_was_cut_short(rereads: Rereads, autojump_clock: MockClock) -> None:
+    """A page of a program's memory is asked for anew when the program has seen its signal."""
+    rereads.failed(7, 0, 4096, FAILURE, is_cut=True)
+    for _ in range(3):
+        with pytest.raises(errors.TimedOut):
+            rereads.check(7, 0)
+    autojump_clock.jump(2 * AT_ONCE_S)
+    rereads.check(7, 0)
+    assert not rereads
+
+
 async def test_not_through_another_handle_nor_of_other_bytes(rereads: Rereads) -> None:
     rereads.failed(7, 0, 4096, FAILURE)
     rereads.check(8, 0)

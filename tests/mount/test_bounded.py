@@ -129,6 +129,25 @@ def test_fifty_readers_of_a_service_that_hangs_take_nothing_from_others(tmp_path
                 program.kill()
 
 
+def test_content_that_hangs_takes_nothing_from_lists(tmp_path: Path, lab: Lab) -> None:
+    """Of the same source: more readers than there are connections leave some to who looks into a new directory."""
+    for number in range(2):
+        lab.store.add_workflow(f"w{number}", workflow_id=f"wf-{number}", created_at_ns=10**18)
+        for name in range(READERS):
+            made = lab.store.add_artifact(f"wf-{number}", f"{name:02}.md", "file")
+            lab.store.save_file(made.id, lab.store.objects.put(b"%d" % name, durable=False), 2)
+    with mounted(tmp_path, {"mine": service_source("syntropic137", lab.bases()["syntropic137"])}) as mount:
+        os.listdir(mount.path / "w0")
+        lab.fault("/content", delay_s=120)
+        readers = [("cat", str(mount.path / f"w0/{name:02}.md")) for name in range(READERS)]
+        with programs(*readers) as running:
+            begin = time.monotonic()
+            assert len(os.listdir(mount.path / "w1")) >= READERS
+            assert time.monotonic() - begin < SOON_S
+            for program in running:
+                program.kill()
+
+
 def test_a_change_that_hangs_at_one_source_takes_nothing_from_others(tmp_path: Path, demo_lab: Lab) -> None:
     """What is asked for a removal at one service keeps no name of another waiting."""
     with Lab(Store(demo_lab.store.root)) as deaf:

@@ -51,9 +51,9 @@ def add_tree(store: Store, name: str, files: dict[str, bytes]) -> StoredArtifact
 
 
 def age_pointers(mount: Mounted) -> None:
-    """Let a mount's knowledge of what pointers show be two minutes old."""
+    """Let a mount's knowledge of what pointers show be two minutes old; a row without a checksum is an earlier one."""
     db = sqlite3.connect(mount.home / CACHE / "facts.db", timeout=10)
-    db.execute("UPDATE pointer SET checked_at = checked_at - 120")
+    db.execute("UPDATE pointer SET checked_at = checked_at - 120, sum = NULL")
     db.commit()
     db.close()
 

@@ -18,9 +18,9 @@ import pytest
 
 from artifactfs.tree import names
 from tests.support.archives import CASES, MIB, Case, Tar
-from tests.support.awkward import Served, vm0_of_archives
+from tests.support.awkward import mounted_archives
 from tests.support.control import ask
-from tests.support.lab import Mounted, mounted, service_source
+from tests.support.lab import Mounted
 
 pytestmark = pytest.mark.fuse
 
@@ -40,10 +40,7 @@ DISK = 2048 * MIB
 def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
     """All archives as artifacts of one source at the root."""
     made = {name: lambda name=name: CASES[name]().data for name in CASES}
-    with (
-        Served(vm0_of_archives(made)) as served,
-        mounted(tmp_path_factory.mktemp("hostile"), {"vm0": service_source("vm0", served.url)}) as mount,
-    ):
+    with mounted_archives(tmp_path_factory.mktemp("hostile"), made) as mount:
         yield mount
 
 
@@ -141,12 +138,7 @@ def test_a_walk_over_everything_ends(mount: Mounted) -> None:
 def test_a_limit_that_was_set_is_named_where_it_is_met(tmp_path: Path) -> None:
     """By the key to set, in ``why`` and in the errors of the mount; what stays below it is shown."""
     made = {"three": lambda: Tar().add(b"a", b"1").add(b"b", b"2").good().gz(), "one": lambda: Tar().good().gz()}
-    with (
-        Served(vm0_of_archives(made)) as served,
-        mounted(
-            tmp_path, {"vm0": service_source("vm0", served.url)}, extra_config="[limits]\nmax-entries = 2\n"
-        ) as mount,
-    ):
+    with mounted_archives(tmp_path, made, extra_config="[limits]\nmax-entries = 2\n") as mount:
         with pytest.raises(OSError, match="File too large"):
             os.listdir(mount.path / "artifacts/three")
         says = "more entries than limits.max-entries = 2"
@@ -172,11 +164,8 @@ def test_bombs_take_neither_time_nor_memory_nor_disk(tmp_path: Path) -> None:
     # Made before: the server is in this process, and what it takes to make them is not the mount's time.
     cases = {name: CASES[name]() for name in (*BOMBS, "format_pax")}
     made = {name: lambda case=case: case.data for name, case in cases.items()}
-    with (
-        Served(vm0_of_archives(made)) as served,
-        # All at once, on a machine that does other things: time is looked at below, not by the deadline.
-        mounted(tmp_path, {"vm0": service_source("vm0", served.url)}, extra_config="[mount]\ntimeout = 90\n") as mount,
-    ):
+    # All at once, on a machine that does other things: time is looked at below, not by the deadline.
+    with mounted_archives(tmp_path, made, extra_config="[mount]\ntimeout = 90\n") as mount:
         pid = ask(mount, verb="status")["pid"]
         base, begin, before_s = memory_peak(pid), time.monotonic(), cpu_s(pid)
         with ThreadPoolExecutor(len(made)) as pool:

@@ -101,6 +101,10 @@ ANSWERS: dict[str, Callable[[Request], Response]] = {
     "NaN": text("NaN"),
     "invalid UTF-8": text(b'{"data": ["\xff\xfe"]}'),
     "keys twice": text('{"data": 1, "data": "x", "artifacts": 1, "artifacts": null}'),
+    "keys twice, the last of nothing": text(
+        '{"data": [{"id": "x", "name": "x"}], "data": [], "pagination": {"hasMore": false, "nextCursor": null},'
+        ' "workflows": [{"id": "x", "name": "x"}], "workflows": [], "total": 0, "page": 1, "page_size": 100}'
+    ),
     "a number": text("7"),
     "null": text("null"),
     "rows of other types": text('{"data": {"a": [1]}, "artifacts": "x", "items": 7, "executions": false}'),

@@ -46,4 +46,4 @@ def test_a_save_that_is_lost_is_found(base: Path, monkeypatch: pytest.MonkeyPatc
 def test_nothing_is_kept_after_a_mixed_load_with_faults(base: Path, expected_logs: LogGuard):
     """Memory, descriptors, threads, tasks, slots, inodes and look-ups come back; stable files are read right."""
     expected_logs("", logger="hypercorn", level=logging.ERROR)  # its connections are cut in the middle
-    assert "saves acknowledged" in soak(base, seconds=25, seed=1, judges_saves=False)
+    assert "saves acknowledged" in soak(base, seconds=25, seed=1)

@@ -70,10 +70,10 @@ def everything(mount: Mounted) -> list[str]:
 
 
 def age(home: Path, seconds: float = 3600) -> None:
-    """Let what was kept be older than any listing is believed."""
+    """Let what was kept be older than any listing is believed; without a checksum, as rows of earlier versions are."""
     with contextlib.closing(sqlite3.connect(home / METADATA, timeout=10)) as db, db:
-        db.execute("UPDATE listing SET fetched_at = fetched_at - ?", (seconds,))
-        db.execute("UPDATE versions SET fetched_at = fetched_at - ?", (seconds,))
+        db.execute("UPDATE listing SET fetched_at = fetched_at - ?, sum = NULL", (seconds,))
+        db.execute("UPDATE versions SET fetched_at = fetched_at - ?, sum = NULL", (seconds,))
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from artifactfs.store.catalog import Store
@@ -120,3 +122,58 @@ def test_what_somebody_else_saved_after_it_was_removed_here_stays(tmp_path):
         flushed(mount.path)
         assert not store.artifacts(workflow)
     store.close()
+
+
+def test_a_file_removed_while_its_save_at_a_service_of_new_ids_is_half_done_is_gone(tmp_path, lab):
+    """What the listing has under the name is the file before, which the end of that save has removed."""
+    with mounted(tmp_path, {"mine": service_source("vlmrun", lab.bases()["vlmrun"])}, names=("mine",),
+                 extra_config=SLOW) as mount:  # fmt: skip
+        file = mount.path / "files/f.md"
+        file.write_text("one\n")
+        flushed(mount.path)
+        assert listed(file.parent) == {"f.md"}
+        lab.fault("/files", status=502, method="DELETE")
+        file.write_text("two\n")
+        assert mount.artifactfs("flush", str(mount.path), check=False).returncode
+        assert len(list(lab.store.uploads())) == 2
+        file.unlink()
+        lab.heal()
+        flushed(mount.path)
+        assert not list(lab.store.uploads())
+        assert not file.exists()
+        assert listed(file.parent) == set()
+
+
+def test_a_version_of_a_tree_leaves_the_inodes_of_what_it_does_not_change(tmp_path, lab):
+    """Who began to write to one of them would else do so beside the file that its directory shows since then."""
+    tree(lab.store, "t", {"a": b"one\n", "b": b"two\n", "d/c": b"three\n"})
+    with mounted(tmp_path, {"mine": service_source("vm0", lab.bases()["vm0"])}, names=("mine",),
+                 extra_config=SLOW) as mount:  # fmt: skip
+        top = mount.path / "artifacts/t"
+        (top / "b").write_text("new\n")
+        flushed(mount.path)
+        before = {path: os.stat(top / path).st_ino for path in ("a", "b", "d", "d/c")}
+        with (top / "b").open("a") as file:
+            file.write("more\n")
+            (top / "a").write_text("newer\n")
+            flushed(mount.path)
+            assert {"a", "b", "d"} == listed(top)
+        assert (top / "b").read_text() == "new\nmore\n"
+        assert {path: os.stat(top / path).st_ino for path in before} == before
+        flushed(mount.path)
+        assert {path: os.stat(top / path).st_ino for path in before} == before
+        assert (top / "b").read_text() == "new\nmore\n"
+
+
+@pytest.mark.parametrize(("service", "folder"), [("syntropic137", "w"), ("vm0", "artifacts/t"), ("vlmrun", "files")])
+def test_a_file_opened_before_its_save_is_published_and_read_after_it_is_whole(tmp_path, lab, service, folder):
+    """Also if nothing of it is in the kernel's memory: it was empty then, where content is no blob of its own."""
+    tree(lab.store, "t", {"a": b"one\n"}) if service == "vm0" else lab.store.add_workflow("w")
+    with mounted(tmp_path, {"mine": service_source(service, lab.bases()[service])}, names=("mine",),
+                 extra_config=SLOW) as mount:  # fmt: skip
+        file = mount.path / folder / "new.md"
+        file.write_text("new\n")
+        with file.open("rb", buffering=0) as reading:
+            flushed(mount.path)
+            os.posix_fadvise(reading.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert reading.read() == b"new\n"

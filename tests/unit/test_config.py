@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -317,6 +319,35 @@ def test_a_token_file_that_cannot_be_read_is_named(file: Path, tmp_path: Path) -
         source(file, text)
 
 
+def test_a_token_comes_out_of_a_pipe_or_in_time_not(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who writes it may need a moment; a pipe that nobody writes to holds nobody."""
+    text = '[sources.work]\ntype = "vm0"\ntoken-file = "t"\n'
+    os.mkfifo(tmp_path / "t")
+    with monkeypatch.context() as patch:
+        patch.setattr("artifactfs.config.tokens.PIPE_S", 0.1)
+        with pytest.raises(errors.ConfigError, match="timed out"):
+            source(file, text)
+        writer = os.open(tmp_path / "t", os.O_RDWR)
+        with pytest.raises(errors.ConfigError, match="timed out"):
+            source(file, text)
+        os.close(writer)
+
+    def say(writer: int) -> None:
+        writer = writer or os.open(tmp_path / "t", os.O_WRONLY)
+        os.write(writer, b"from-pipe\n")
+        os.close(writer)
+
+    for is_open in (False, True):
+        late = threading.Timer(0.3, say, [os.open(tmp_path / "t", os.O_RDWR) if is_open else 0])
+        late.start()
+        found = source(file, text)
+        late.join()
+        assert found.authorization is not None
+        assert found.authorization.get_secret_value() == "Bearer from-pipe"
+
+
 def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(file: Path) -> None:
     """A line break in it would be another header."""
     for token in ("two words", "a\r\nX: y", "\u00e9"):
@@ -406,6 +437,18 @@ def test_any_text_is_a_size_and_an_address_or_neither(text: str) -> None:
     for parse in (parse_size, parse_url):
         with contextlib.suppress(ValueError):
             parse(text)
+
+
+@pytest.mark.parametrize("given", ["", "relative"])
+def test_a_directory_of_sockets_that_is_not_absolute_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """Else what is called artifactfs in the directory that one happens to be in would be taken for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relative").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", given)
+    assert config.runtime_dir() == Path(f"/tmp/artifactfs-{os.getuid()}")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "relative"]
 
 
 def test_the_directory_of_sockets_is_the_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
