@@ -16,7 +16,9 @@ hypothesis.settings.load_profile("artifactfs")
 OPEN: list[leaks.Held] = []
 # Whose modules leave no descriptor and no thread behind. What others open is mostly a server's or a cache's, which they
 # leave to the garbage collector.
-WATCHED = ("unit/journal/", "unit/tree/", "unit/leaking_", "fuse/")
+WATCHED = (
+    "unit/journal/", "unit/tree/", "unit/leaking_", "unit/test_", "unit/content/", "vfs/", "store/", "fuse/", "server/",
+)  # fmt: skip
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -65,9 +65,9 @@ def test_each_cell(row_of: Callable[[str], Row], fault: str, service: str, opera
     assert wanted.allows(found.number), f"{errno.errorcode.get(found.number, 'ok')}, not {wanted.outcome}"
     assert wanted.least <= len(found.seen) <= wanted.most, found.seen
     assert found.took_s <= wanted.within_s * found.crowd
-    if not wanted.number and operation == "first read" and not wanted.is_unchecked:
+    if not found.number and operation == "first read" and not wanted.is_unchecked:
         assert found.value in contents(BY_NAME[fault])
-    if not wanted.number and operation == "later read" and not wanted.is_unchecked:
+    if not found.number and operation == "later read" and not wanted.is_unchecked:
         assert found.value == LARGE[-len(found.value) :]  # type: ignore[arg-type]  # bytes, of a read
 
 

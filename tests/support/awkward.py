@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -14,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from artifactfs.server.run import serve_app
+from tests.support.lab import Mounted, mounted, service_source
 from tests.support.serving import ServedInThread
 
 
@@ -81,3 +84,15 @@ def vm0_of_archives(archives: Mapping[str, Callable[[], bytes]]) -> Starlette:
             Route("/bucket/{version}/archive.tar.gz", archive),
         ]
     )
+
+
+@contextmanager
+def mounted_archives(
+    base: Path, archives: Mapping[str, Callable[[], bytes]], *, extra_config: str = ""
+) -> Iterator[Mounted]:
+    """Mount archives as the artifacts of one source, which is the root."""
+    with (
+        Served(vm0_of_archives(archives)) as served,
+        mounted(base, {"vm0": service_source("vm0", served.url)}, extra_config=extra_config) as mount,
+    ):
+        yield mount

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ TOKEN = "vm0_live_laboratory"
 # Of each request: enough for what names anything in it.
 BODY_BYTES = 64 * 1024
 QUIET = {"ARTIFACTFS_MOUNT_POLL_INTERVAL": "0"}
+# Python keeps these to itself; said in the log of a mount they fail the test (``log_guard``).
+TELLING = {"PYTHONWARNINGS": "default::ResourceWarning"}
 
 
 @dataclass
@@ -41,11 +44,11 @@ class Fault:
     """What to do to requests whose path (with query) matches ``pattern``; ``times`` counts down, None is for ever.
 
     ``status`` answers at once with that status; ``delay_s`` waits first; ``stall_after`` sends so many bytes of the
-    body and then nothing more; ``cut_after`` sends so many bytes and then drops the connection; ``lose_answer`` lets
-    the server do what was asked, and then drops the connection; ``headers`` are added to ``status``; with ``method``
-    only requests of it are meant; ``refuse`` drops the connection without doing anything, ``swallow`` after doing what
-    was asked and before a byte of the answer; ``then`` is called in a thread when the answer has been sent: what
-    changes at the service while somebody asks for more.
+    body and then nothing more, until ``go_on`` is set if there is one; ``cut_after`` sends so many bytes and then drops
+    the connection; ``lose_answer`` lets the server do what was asked, and then drops the connection; ``headers`` are
+    added to ``status``; with ``method`` only requests of it are meant; ``refuse`` drops the connection without doing
+    anything, ``swallow`` after doing what was asked and before a byte of the answer; ``then`` is called in a thread
+    when the answer has been sent: what changes at the service while somebody asks for more.
     """
 
     pattern: str
@@ -54,6 +57,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     stall_after: int | None = None
+    go_on: threading.Event | None = None
     cut_after: int | None = None
     lose_answer: bool = False
     refuse: bool = False
@@ -159,6 +163,8 @@ class Laboratory:
         async def disturbed(message: Message) -> None:
             nonlocal sent
             limit = fault.stall_after if fault.stall_after is not None else fault.cut_after
+            if fault.go_on is not None and fault.go_on.is_set():
+                limit = None
             if message["type"] != "http.response.body" or limit is None:
                 await send(message)
                 return
@@ -168,6 +174,11 @@ class Laboratory:
                 await send(message)
                 return
             await send({"type": "http.response.body", "body": body[: max(0, limit - sent)], "more_body": True})
+            if fault.go_on is not None:
+                while not fault.go_on.is_set():  # noqa: ASYNC110 - a test sets it, in another thread
+                    await trio.sleep(0.02)
+                await send({**message, "body": body[max(0, limit - sent) :]})
+                return
             if fault.stall_after is not None:
                 await trio.sleep_forever()
             raise ConnectionResetError  # hypercorn closes the connection in the middle of the body
@@ -323,7 +334,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     MOUNTS.watch(home)
     runtime = home / "run"
     runtime.mkdir(mode=0o700, exist_ok=True)
-    return {**kept, "HOME": str(home), "VM0_TOKEN": "", "XDG_RUNTIME_DIR": str(runtime), **QUIET, **more}
+    return {**kept, "HOME": str(home), "VM0_TOKEN": "", "XDG_RUNTIME_DIR": str(runtime), **QUIET, **TELLING, **more}
 
 
 def artifactfs(

@@ -3,6 +3,7 @@
 What FUSE turned into a mere errno shows here, also what a mount in a process of its own has written to its log.
 """
 
+import json
 import logging
 import re
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ from typing import Self
 # Our loggers may stop propagating once logging is set up, so the root alone does not see everything.
 WATCHED = ("", "artifactfs")
 # A line of a mount's log, as ``artifactfs.observe`` sets it up.
-LINE = re.compile(r"\S+ \S+ (?P<level>WARNING|ERROR|CRITICAL) (?P<logger>[\w.]+) \[[^\]]*\] (?P<message>.*)")
+# What stands in brackets may have brackets itself: it names paths.
+LINE = re.compile(r"\S+ \S+ (?P<level>WARNING|ERROR|CRITICAL) (?P<logger>[\w.]+) \[.*?\] (?P<message>.*)")
+# What Python itself writes there, in no format of ours: warnings, and errors that nobody could be told of.
+OF_PYTHON = re.compile(r"\S+:\d+: \w*Warning: .*|Exception ignored in.*|Fatal Python error.*")
 # Where mounts have their logs, below a home directory.
 LOGS = (".local/state/artifactfs/log", "run/artifactfs")
 # What a mount says of what it was given, not of itself: saves that a service refuses, what it has found on a disk or in
@@ -58,11 +62,18 @@ class MountLogs:
 
 
 def _records(path: Path, line: str) -> list[logging.LogRecord]:
-    found = LINE.fullmatch(line)
+    if OF_PYTHON.fullmatch(line):
+        return [logging.LogRecord("artifactfs.stderr", logging.ERROR, str(path), 0, "%s", (line,), None)]
+    found = _of_json(line) if line.startswith("{") else LINE.fullmatch(line)
     if found is None or ORDINARY.search(line):
         return []
-    level = logging.getLevelNamesMapping()[found["level"]]
+    level = logging.getLevelNamesMapping()[found["level"].upper()]
     return [logging.LogRecord(found["logger"], level, str(path), 0, "%s", (found["message"],), None)]
+
+
+def _of_json(line: str) -> dict[str, str] | None:
+    found: dict[str, str] = json.loads(line)
+    return found if found["level"] in {"warning", "error", "critical"} else None
 
 
 MOUNTS = MountLogs()

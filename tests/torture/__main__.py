@@ -1,4 +1,4 @@
-"""Hard conditions, for as long as wanted: `scripts/torture kills`, `fsx`, `faults` and `soak`."""
+"""Hard conditions, for as long as wanted: `scripts/torture kills`, `fsx`, `faults`, `soak` and `many`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.torture.kills import torture
 from tests.torture.long_fsx import PLACES, fsx
+from tests.torture.many import many
 from tests.torture.services import SERVICES
 from tests.torture.soak import soak
 
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     mixed.add_argument("--minutes", type=float, default=60.0, help="(default: %(default)s)")
     for command in (kills, long, mixed):
         command.add_argument("--seed", type=int, default=1)
+    crowd = commands.add_parser("many", help="many artifacts: seconds, memory, and how long others wait meanwhile")
+    crowd.add_argument("--service", choices=["local", "syntropic137", "vlmrun"], default="syntropic137")
+    crowd.add_argument("--artifacts", type=int, default=1_000_000, help="in each folder (default: %(default)s)")
+    crowd.add_argument("--folders", type=int, default=1, help="workflows (default: %(default)s)")
     table = commands.add_parser("faults", help="every cell of the table of faults (docs/faults.md)")
     table.add_argument("--only", default="", metavar="WORDS", help="cells whose names have them, as pytest's -k")
     given = parser.parse_args(arguments)
@@ -38,12 +43,20 @@ def main(arguments: Sequence[str]) -> int:
         return _faults(given.only)
     if given.command == "fsx":
         parts = {place: partial(fsx, place=place, operations=given.operations, seed=given.seed) for place in PLACES}
+    elif given.command == "many":
+        size = {"folders": given.folders, "artifacts": given.artifacts}
+        parts = {"many": partial(_many, service=given.service, **size)}
     elif given.command == "soak":
         parts = {"soak": partial(soak, seconds=60 * given.minutes, seed=given.seed, told=_say)}
     else:
         names = list(SERVICES) if given.service == "all" else [given.service]
         parts = {name: partial(torture, SERVICES[name], kills=given.kills, seed=given.seed) for name in names}
     return max(_run(name, part) for name, part in parts.items())
+
+
+def _many(base: Path, *, service: str, folders: int, artifacts: int) -> str:
+    many(base, service=service, folders=folders, artifacts=artifacts, told=_say)
+    return f"many: {folders} x {artifacts} artifacts of {service}"
 
 
 def _faults(only: str) -> int:

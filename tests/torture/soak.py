@@ -189,13 +189,11 @@ class Load:
 class Soak:
     """The whole run; use as a context manager."""
 
-    def __init__(self, base: Path, seed: int, *, judges_saves: bool) -> None:
+    def __init__(self, base: Path, seed: int) -> None:
         self.base, self.seed, self.chance = base, seed, random.Random(seed)
-        self.judges_saves = judges_saves
         self.stack = ExitStack()
         self.gate = Gate()
         self.rows: list[dict[str, int]] = []
-        self.conflicts: Counter[str] = Counter()
         self.begun_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -275,6 +273,8 @@ class Soak:
         if not self.gate.close(SETTLE_S):
             raise Wrong("a program hangs in the mount")
         with self.calm(calm=True):
+            for writer in self.writers:
+                writer.clean()  # of a save that failed: a temporary file stays here until it is removed
             self.mount.artifactfs("flush", str(self.mount.path), check=False, timeout=SETTLE_S)
             end = time.monotonic() + REST_S
             while True:
@@ -321,7 +321,7 @@ class Soak:
 
     def wrong(self) -> list[str]:
         seen = [complaint for writer in self.writers for complaint in writer.wrong]
-        return [*self.load.wrong, *(seen if self.judges_saves else ())]
+        return [*self.load.wrong, *seen]
 
     def _judge(self, base: Figures, end: Figures) -> None:
         wrong = self.wrong()
@@ -330,15 +330,10 @@ class Soak:
             for name, slack in SLACK.items()
             if end[name] > base[name] + slack
         ]
-        for world in self.worlds if self.judges_saves else ():
+        for world in self.worlds:
             known = set(world.service.known) | {Path(path).name for path in world.expected}
             held = list(world.service.held(AtStore(world.store)))
-            # A save that was kept beside another is not lost; who saved was told.
-            beside = {file.path for file in held if "(conflict" in file.path}
-            self.conflicts.update({world.service.name: len(beside)} if beside else {})
-            wrong += judge(
-                self.records[world.service.name], held, known=known | beside, keeps_all=world.service.keeps_all
-            )  # fmt: skip
+            wrong += judge(self.records[world.service.name], held, known=known, keeps_all=world.service.keeps_all)
         if "unforeseen" in (log := self.mount.log_text()):
             wrong.append("the log has something unforeseen: " + log[log.index("unforeseen") - 200 :][:3000])
         if wrong:
@@ -353,12 +348,12 @@ class Soak:
         lines = [" ".join(word.rjust(width) for word, width in zip(row, widths, strict=True)) for row in table]
         done = ", ".join(f"{count} {name}" for name, count in sorted(self.load.done.items()))
         refused = sum((writer.refused for writer in self.writers), self.load.refused)
+        examples = self.load.example | {name: text for one in self.writers for name, text in one.example.items()}
         bad = sum((world.weather.counted for world in self.worlds), Counter[str]())
         text = (
             f"soak: seed {self.seed}, {time.monotonic() - self.begun_at:.0f} s; {done}; "
             f"{sum(writer.acked for writer in self.writers)} saves acknowledged; faults: {counted(bad)}; "
-            f"kept beside another: {counted(self.conflicts)}; calls that failed: {counted(refused)}; "
-            f"for instance {self.load.example}"
+            f"calls that failed: {counted(refused)}; for instance {examples}"
         )
         return "\n".join([*lines, text])
 
@@ -383,17 +378,13 @@ def drop_caches() -> None:
         Path("/proc/sys/vm/drop_caches").write_text("2\n")
 
 
-def soak(
-    base: Path, *, seconds: float, seed: int, told: Callable[[str], None] = lambda _: None, judges_saves: bool = True
-) -> str:
+def soak(base: Path, *, seconds: float, seed: int, told: Callable[[str], None] = lambda _: None) -> str:
     """Have the load below an empty directory for so long; return the figures.
-
-    Without ``judges_saves`` what the writers have saved, and see of it, is not compared: only what is held, and reads.
 
     Raises:
         Wrong: see ``Soak.run``; the directory then stays as it is.
     """
-    with Soak(base, seed, judges_saves=judges_saves) as run:
+    with Soak(base, seed) as run:
         try:
             run.run(seconds, told)
         except AssertionError as error:

@@ -110,7 +110,7 @@ class Writer(threading.Thread):
         record = self.chance.choice(self.records)
         try:
             self.doing = "cleaning before"
-            self._clean()
+            self.clean()
             self.doing = "looking at"
             self._look(record)
             self._do(record)
@@ -122,7 +122,7 @@ class Writer(threading.Thread):
             self.history.append(f"{time.time():.3f} {record.path} {self.doing}: {name}")
             self.example[name] = f"{name} {self.doing} {record.path}, state {last.number}, at {at}"
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
         """Remove the temporary files that an interrupted save has left, as its program would."""
         while self.litter:
             with contextlib.suppress(FileNotFoundError):
