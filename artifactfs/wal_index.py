@@ -12,26 +12,26 @@ it would without this.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import signal
 import sqlite3
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 # Two copies of the index's own header, and what is known of readers and of how far the log was copied back.
 HEADER_BYTES = 136
 SUFFIXES = ("-shm", "-shm (deleted)")
-
-
-# Another thread may meet the same fault, and come here when all is mended: that is no other fault.
-TOGETHER_S = 1.0
+# Other threads may meet the same fault, and come here when all is mended: so many times in a row it is no other fault. A
+# mount has fewer threads; a fault of another kind, which comes again at once, ends the process within a second.
+MAX_STRAYS = 100
 
 
 class _State:
     losses = 0
-    mended_at = -math.inf
+    strays = 0
+    lock = threading.Lock()
+    """Who comes while another one mends must not look again before that is done."""
     handler: object = None
     """What C calls; it must live as long as the process."""
 
@@ -68,7 +68,9 @@ def guard() -> None:
         """Run where the fault was, which is inside SQLite; what is not mended is met again, and ends the process."""
         is_mended = False
         try:
-            is_mended = _mend() or time.monotonic() < _State.mended_at + TOGETHER_S
+            with _State.lock:
+                _State.strays = 0 if _mend() else _State.strays + 1
+                is_mended = _State.strays <= MAX_STRAYS
         finally:
             if not is_mended:
                 libc.signal(number, before)
@@ -95,7 +97,6 @@ def _mend() -> bool:
                 found = True
     if found:
         _State.losses += 1
-        _State.mended_at = time.monotonic()
     return found
 
 
