@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def test_the_threads_of_a_mount_have_no_heaps_of_their_own(tmp_path: Path, monke
     with mounted(tmp_path, {"local": {"type": "local", "path": str(tmp_path / "store")}}) as mount:
         list(mount.path.rglob("*"))
         areas = [area.split() for area in Path(f"/proc/{mount.status()['pid']}/maps").read_text().splitlines()]
-    starts = [int(area[0].split("-")[0], 16) for area in areas if area[1].startswith("rw")]
-    assert starts
-    assert not [hex(start) for start in starts if start % HEAP == 0]
+    spans = [(*(int(end, 16) for end in area[0].split("-")), area[1]) for area in areas]
+    assert spans
+    # Such a heap begins at a multiple of its size, and what it does not use yet is kept from others.
+    heaps = [
+        hex(begin)
+        for (begin, end, rights), (after, last, unused) in pairwise(spans)
+        if rights[:2] == "rw" and begin % HEAP == 0 and end == after and unused[:2] == "--" and last == begin + HEAP
+    ]
+    assert not heaps
