@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 # Two copies of the index's own header, and what is known of readers and of how far the log was copied back.
 HEADER_BYTES = 136
 SUFFIXES = ("-shm", "-shm (deleted)")
-# Other threads may meet the same fault, and come here when all is mended: so many times in a row it is no other fault. A
-# mount has fewer threads; a fault of another kind, which comes again at once, ends the process within a second.
+# Other threads may meet the same fault, and come here when all is mended: so many times in a row it is no other fault.
+# A mount has fewer threads; a fault of another kind, which comes again at once, ends the process within a second.
 MAX_STRAYS = 100
 
 

@@ -26,7 +26,7 @@ def test_the_threads_of_a_mount_have_no_heaps_of_their_own(tmp_path: Path, monke
     with mounted(tmp_path, {"local": {"type": "local", "path": str(tmp_path / "store")}}) as mount:
         list(mount.path.rglob("*"))
         areas = [area.split() for area in Path(f"/proc/{mount.status()['pid']}/maps").read_text().splitlines()]
-    spans = [(*(int(end, 16) for end in area[0].split("-")), area[1]) for area in areas]
+    spans = [(int(area[0].split("-")[0], 16), int(area[0].split("-")[1], 16), area[1]) for area in areas]
     assert spans
     # Such a heap begins at a multiple of its size, and what it does not use yet is kept from others.
     heaps = [
