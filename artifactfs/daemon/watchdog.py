@@ -34,7 +34,8 @@ TICK_S = 1.0
 # A loop that does not come round for so long is stuck: what is done on it takes milliseconds, and a collection of
 # 100,000 inodes 31 ms (measured). A busy machine may take a second.
 STUCK_S = 5.0
-# If the thread itself was held up, so was everything: the process, or the machine, was stopped. It counts as this much.
+# If the thread itself was held up, so was everything: the process, or the machine, was stopped. It counts as this much;
+# or, if the process was computing all the while and let no other thread run, as what it has computed.
 OWN_PAUSE_S = 2 * TICK_S
 # How long the end of a mount may take: saves 20 s (`compose.FINISH_S`), the cache's disk 20 s, and some.
 END_S = 45.0
@@ -105,7 +106,7 @@ class Watchdog:
 
     def _run(self, signals: socket.socket, token: trio.lowlevel.TrioToken, stop: threading.Event) -> None:
         while not stop.is_set():
-            begin = time.monotonic()
+            begin, computed_s = time.monotonic(), time.process_time()
             readable, _, _ = select.select([signals], [], [], TICK_S)
             if readable:
                 numbers = signals.recv(64)
@@ -114,7 +115,7 @@ class Watchdog:
                 self._wake(token)
                 for number in numbers:
                     self._told(number)
-            self.look(min(time.monotonic() - begin, OWN_PAUSE_S))
+            self.look(min(time.monotonic() - begin, max(OWN_PAUSE_S, time.process_time() - computed_s)))
 
     @staticmethod
     def _wake(token: trio.lowlevel.TrioToken) -> None:
@@ -144,7 +145,7 @@ class Watchdog:
             self._end(STUCK_CODE)
         if self.end_by < math.inf:
             return  # the loop is not expected to come round any more
-        if self._beat != self._seen:
+        if self._beat != self._seen and passed_s < STUCK_S:  # else one call took so long, whatever came before it
             self._seen = self._beat
             if self._stuck_s >= STUCK_S:
                 log.warning("the event loop goes on after %.0f s", self._stuck_s)

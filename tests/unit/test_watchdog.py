@@ -64,6 +64,16 @@ def test_a_stuck_loop_is_told_of_with_its_place() -> None:
     assert "hangs_here" in out
 
 
+def test_a_call_that_lets_no_other_thread_run_is_told_of() -> None:
+    """One of C's, that keeps the interpreter's lock: the watchdog is held up by it as well, and knows by what."""
+    body = "watchdog.OWN_PAUSE_S = 0.1; await trio.sleep(0.2); sum(range(10**8)); await trio.sleep(0.5)"
+    with start(body) as process:
+        out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert err.count("is stuck") == 1
+    assert "'stalls': 1" in out
+
+
 def test_a_loop_that_never_comes_round_again_is_ended() -> None:
     """If that was asked for; with the place in the log."""
     with start("await trio.sleep(0.2); hangs_here(60)", abort_s=1.0) as process:
