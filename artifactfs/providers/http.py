@@ -285,11 +285,12 @@ class HttpClient:
     async def _answered(self, ask: Ask) -> Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
-        if answer.response.status == UNAUTHORIZED and ask.used and await self._wire.credentials.others_than(ask.used):
-            # Refused is not carried out, so what changes something may be sent again, too.
-            await answer.response.aclose()
-            await self._admit(ask)
-            answer = await self._wire.follow(ask)
+        if answer.response.status == UNAUTHORIZED and ask.used:
+            answer = await self._wire.taken_in(answer, ask.end, REFUSAL_BYTES)
+            if await self._wire.credentials.others_than(ask.used, ask.end):
+                # Refused is not carried out, so what changes something may be sent again, too.
+                await self._admit(ask)
+                answer = await self._wire.follow(ask)
         status = answer.response.status
         if status not in RETRIED_STATUS:
             return answer
