@@ -118,8 +118,13 @@ def run_ttl_s(row: Execution, now_ns: int) -> float:
 # -- what is in them -----------------------------------------------------------------------------------------
 
 
+def of_response(row: Execution, max_bytes: int) -> tuple[list[refs.Found], Note | None]:
+    """Return what an execution's response names, and itself as a file; in a thread: it may be as large as an answer."""
+    return refs.scan(row.response), response_note(row, max_bytes)
+
+
 def response_note(row: Execution, max_bytes: int) -> Note | None:
-    """Return an execution's response as a file, None if it gave none; for a thread.
+    """Return an execution's response as a file, None if it gave none.
 
     It is indented if it stays below ``max_bytes`` then, and below a few times its size.
     """

@@ -208,10 +208,8 @@ class VlmRunProvider:
             if page is None:
                 note = "this server does not list artifacts: only those named in the response are shown"
                 ttl_s = min(ttl_s, NOT_LISTING_S)
-        # In a thread: a response is an agent's, and may be as large as an answer.
         most = self._api.http.answer_limits.max_answer_bytes
-        found = await trio.to_thread.run_sync(refs.scan, row.response)
-        response = await trio.to_thread.run_sync(entries.response_note, row, most)
+        found, response = await trio.to_thread.run_sync(entries.of_response, row, most)
         if len(found) == refs.MAX_FOUND:
             note = f"the response names more artifacts than are shown ({refs.MAX_FOUND})"
         agent, _ = names.agent(row.name)
