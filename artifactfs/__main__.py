@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from artifactfs.cli import background
+from artifactfs.daemon import confinement
 
 
 def _load() -> background.Run:
@@ -15,6 +16,7 @@ def _load() -> background.Run:
 
 def main() -> None:
     """Run the command line."""
+    confinement.no_core()  # any command may hold a token
     background.begin_early(sys.argv[1:], _load)
     try:
         from artifactfs.cli.app import run

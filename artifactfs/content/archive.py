@@ -23,6 +23,7 @@ from artifactfs.content.archive_tree import quoted
 from artifactfs.content.arrivals import Arrivals, key_of
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
+from artifactfs.content.fates import REMEMBERED, Fates, bare
 from artifactfs.model.content import ArchiveMember, ContentRef
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ class Archives:
         self._indexes: LRUCache[str, archive_index.ArchiveIndex] = LRUCache(INDEXES)
         self._evicted = Evicted(nursery, store, facts, open_archive, make_limits)
         self._flights: dict[str, ArchiveFlight] = {}
-        self._verdicts: dict[str, tuple[Exception, float]] = {}
-        self._failed: dict[str, Exception] = {}
+        self._verdicts: LRUCache[str, tuple[Exception, float]] = LRUCache(REMEMBERED)
+        self._fates = Fates()
         self.landed: Landed = _nothing
 
     def __repr__(self) -> str:
@@ -136,7 +137,7 @@ class Archives:
             return flight
         verdict, until = self._verdicts.get(archive.key, (None, 0.0))
         if verdict is not None and trio.current_time() < until:
-            raise verdict.with_traceback(None)
+            raise bare(verdict)
         self._verdicts.pop(archive.key, None)
         expected = None
         if known is not None:
@@ -154,12 +155,12 @@ class Archives:
             await self._keep(flight)
             error = None
         except Exception as caught:  # noqa: BLE001 - the waiters get it; the nursery of the mount must not
-            error = caught
+            error = bare(caught)
         finally:
             if isinstance(error, errors.CorruptContent | errors.LimitExceeded):
                 self._verdicts[key] = (error, trio.current_time() + VERDICT_S)
-            if error is not None:
-                self._failed[flight.number] = error
+            if flight.has_shown:
+                self._fates.note(flight.number, error)
             del self._flights[key]
             flight.land(error)
         try:
@@ -189,13 +190,13 @@ class Archives:
         """Return under which key the blocks of a file are kept.
 
         Raises:
-            ArtifactFSError: the reading of the archive that has shown this file has failed.
+            ArtifactFSError: the reading of the archive that has shown this file has failed, or nobody knows any more.
         """
         if member.sha256 is not None:
             return f"sha256:{member.sha256}"
-        failed = self._failed.get(member.flight)
-        if failed is not None:
-            raise failed.with_traceback(None)
+        flight = self._flights.get(member.archive.key)
+        if member.flight and (flight is None or flight.number != member.flight):
+            self._fates.check(member.flight)
         return key_of(member.archive, member.flight, member.offset)
 
     def want(self, member: ArchiveMember) -> None:

@@ -62,6 +62,7 @@ class ArchiveFlight(Arrivals):
         self.received = 0
         self.total: int | None = None
         self.tree = GrowingTree(limits)
+        self.has_shown = False
         self.index: ArchiveIndex | None = None
         self.points: RestartMap | None = None
         self._open = open_archive
@@ -107,7 +108,10 @@ class ArchiveFlight(Arrivals):
                 path = "/".join((*parent, name))
                 if isinstance(found, Dir):
                     return directory_member(path, found)
-                return None if found.kind == "symlink" else file_member(path, found, where.serial_of(name))
+                if found.kind == "symlink":
+                    return None
+                self.has_shown = True  # its bytes are called by this flight's number from now on
+                return file_member(path, found, where.serial_of(name))
             await self._headers.wait()
         self.check()
         return None

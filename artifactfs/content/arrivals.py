@@ -17,6 +17,7 @@ import trio
 from artifactfs.content.archive_cutter import HELD, Batch
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import BLOCK
+from artifactfs.content.fates import bare
 from artifactfs.content.restart import MIN_FILE
 from artifactfs.model.content import ArchiveMember, ContentRef
 
@@ -96,7 +97,7 @@ class Arrivals:
             ArtifactFSError: that.
         """
         if self.error is not None:
-            raise self.error.with_traceback(None)
+            raise bare(self.error)
 
     def _stop_of(self, member: ArchiveMember, number: int) -> int:
         """Return how far the stream is when a block of a file is here."""

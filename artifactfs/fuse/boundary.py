@@ -87,7 +87,7 @@ def handler(method: Handler[S, P, R]) -> Handler[S, P, R]:
         except Exception as error:  # noqa: BLE001 - the line that nothing crosses
             has_waited = behind or trio.current_time() > scope.deadline - self.timeout_s + LONG_S
             if has_waited and isinstance(error, errors.ArtifactFSError):
-                self.followers.waited(name, args, error)
+                self.followers.waited(name, args, error, behind=behind is not None)
             raise _answer(self, name, args, error) from None
         finally:
             self.timings.operations[name].add(clock() - began)
@@ -100,7 +100,7 @@ def handler(method: Handler[S, P, R]) -> Handler[S, P, R]:
         if trio.current_time() < scope.deadline:
             raise _answer(self, name, args, errors.TimedOut("given up, because the mount is to end"))
         failure = errors.TimedOut(f"no answer within {self.timeout_s:.0f} s") if behind is None else behind[1]
-        self.followers.waited(name, args, failure)
+        self.followers.waited(name, args, failure, behind=behind is not None)
         raise _answer(self, name, args, failure)
 
     return guarded

@@ -193,7 +193,7 @@ class HttpClient:
         self._reports.received(answer)
 
     @contextlib.asynccontextmanager
-    async def listen(self, path: str, *, silent_s: float) -> AsyncIterator[StreamReply]:
+    async def listen(self, path: str, *, silent_s: float, route: str | None = None) -> AsyncIterator[StreamReply]:
         """GET a stream of events below the base URL, which goes on until the block is left.
 
         Asked for once: who listens has pauses of its own, and what breaks is no failure of the source. ``silent_s`` is
@@ -203,7 +203,7 @@ class HttpClient:
         Raises:
             Unavailable, Unreachable, TimedOut, QuotaExceeded, ProviderMisbehaved: there is no stream, or it broke.
         """
-        ask = self._ask(path, None, None, {"Accept": "text/event-stream"})
+        ask = self._ask(path, None, route, {"Accept": "text/event-stream"})
         ask.lasting_s, ask.follow = silent_s, False
         await self._admit(ask)
         answer = await self._answered(ask)
@@ -285,11 +285,12 @@ class HttpClient:
     async def _answered(self, ask: Ask) -> Answer:
         """Send a request; return the answer, its body unread, unless it is a failure that may pass."""
         answer = await self._wire.follow(ask)
-        if answer.response.status == UNAUTHORIZED and ask.used and await self._wire.credentials.others_than(ask.used):
-            # Refused is not carried out, so what changes something may be sent again, too.
-            await answer.response.aclose()
-            await self._admit(ask)
-            answer = await self._wire.follow(ask)
+        if answer.response.status == UNAUTHORIZED and ask.used:
+            answer = await self._wire.taken_in(answer, ask.end, REFUSAL_BYTES)
+            if await self._wire.credentials.others_than(ask.used, ask.end):
+                # Refused is not carried out, so what changes something may be sent again, too.
+                await self._admit(ask)
+                answer = await self._wire.follow(ask)
         status = answer.response.status
         if status not in RETRIED_STATUS:
             return answer

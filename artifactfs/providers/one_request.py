@@ -37,6 +37,8 @@ CONNECT_TIMEOUT_S = 5.0
 # Where a single one is limited by its window, 32 are what a line of 1 Gb/s and 20 ms takes (16 ranges of a reader,
 # and as many small files ahead of another); a browser opens six for each host, rclone up to 32.
 MAX_CONNECTIONS = 32
+# What a refusal says comes at once; without the rest of it, it is still one.
+TAKEN_IN_S = 5.0
 ABSENT = "the service could not be reached a moment ago"
 
 
@@ -154,6 +156,21 @@ class Requester:
                 await chunks.aclose()
                 await body.aclose()
                 await answer.response.aclose()
+
+    async def taken_in(self, answer: Answer, end: float, most: int) -> Answer:
+        """Return an answer that holds no connection: of its body the first ``most`` bytes, or what came by ``end``."""
+        body, chunks = bytearray(), answer.response.chunks()
+        try:
+            with trio.move_on_at(min(end, trio.current_time() + TAKEN_IN_S)), contextlib.suppress(wire.WireError):
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) >= most:
+                        break
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await chunks.aclose()
+                await answer.response.aclose()
+        return Answer(wire.Kept(answer.response.status, answer.response.headers, bytes(body)), answer.url)
 
     async def _chunks(self, body: AsyncIterator[bytes], url: str) -> AsyncGenerator[bytes, None]:
         counters = self._counters

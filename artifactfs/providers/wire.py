@@ -112,6 +112,25 @@ class Incoming(Protocol):
     async def aclose(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer whose connection has been let go of, with as much of its body as is wanted."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Return it in one piece."""
+        await trio.lowlevel.checkpoint()
+        if self.body:
+            yield self.body
+
+    async def aclose(self) -> None:
+        """Do nothing more than any answer does then."""
+        await trio.lowlevel.checkpoint()
+
+
 class Sender(Protocol):
     """What carries requests."""
 

@@ -112,12 +112,11 @@ class Ids:
             found: Artifact | None = None
             try:
                 found = await self.listings.content.flights.run(
-                    ("find", place.ref, place.prefix, title), lambda: provider.find(place.ref, title)
+                    ("find", place.ref, place.prefix, title), partial(self._ask, source, place, title)
                 )
             except TRANSIENT as error:
                 failure = error
             if found is not None:
-                shelf.add_found(found)
                 return found
             # Also where the service cannot be asked: a run that was listed before may show it.
             await self._expand(place, top, until=name)
@@ -125,6 +124,13 @@ class Ids:
             if known is None and failure is not None:
                 raise failure
             return known
+
+    async def _ask(self, source: str, place: IdShelf, title: str) -> Artifact | None:
+        """Ask the service for an artifact; it is shelved also if whoever asked does not wait any more."""
+        found = await self.sources[source].provider.find(place.ref, title)
+        if found is not None:
+            self.shelf(place).add_found(found)
+        return found
 
     async def _ensure_workflow(self, source: str, place: IdShelf) -> Known:
         """Return the workflow's own listing, which says what its artifacts and runs are, as it is now."""

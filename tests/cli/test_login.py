@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -59,6 +62,50 @@ def login(environ: dict[str, str], *arguments: str, token: str | bytes = SECRET)
 def kept(home: Path) -> list[Path]:
     """Return the files of logins."""
     return sorted((home / ".config/artifactfs/tokens").glob("*"))
+
+
+def dumping() -> None:
+    """Allow as large a core as may be."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGABRT])
+@pytest.mark.parametrize("command", [("login", "vm0"), ("source", "test", "vm0")], ids=" ".join)
+def test_a_command_that_crashes_with_a_token_dumps_nothing(
+    tmp_path: Path, home: Path, command: tuple[str, ...], number: signal.Signals
+) -> None:
+    """SIGQUIT is a key (Ctrl and backslash): while the service is waited for the token is in memory."""
+    environ = environment(home, PYTHON_KEYRING_BACKEND="keyring.backends.fail.Keyring", CANARY=SECRET)
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        service.settimeout(60)
+        source = {"type": "vm0", "url": f"http://127.0.0.1:{service.getsockname()[1]}"}
+        if command[0] == "source":
+            source["token-env"] = "CANARY"
+        environ["ARTIFACTFS_CONFIG"] = str(write_config(home, {"vm0": source}))
+        place = tmp_path / "here"
+        place.mkdir()
+        running = subprocess.Popen(
+            [sys.executable, "-m", "artifactfs", *command],
+            env=environ, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=dumping,  # noqa: PLW1509 - there is no other way, and no thread that matters
+        )  # fmt: skip
+        with running:
+            assert running.stdin is not None
+            running.stdin.write(SECRET.encode())
+            running.stdin.close()
+            asking, _ = service.accept()
+            with asking:
+                assert SECRET.encode() in asking.recv(65536)
+                limits = Path(f"/proc/{running.pid}/limits").read_text()
+                running.send_signal(number)
+                _, status = os.waitpid(running.pid, 0)
+                running.returncode = -os.WTERMSIG(status)
+    assert running.returncode == -number
+    assert not os.WCOREDUMP(status)
+    assert list(place.iterdir()) == []
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+    assert line.split()[4:6] in (["1", "1"], ["0", "0"])
 
 
 def row(environ: dict[str, str], name: str) -> dict[str, object]:

@@ -6,11 +6,13 @@ import base64
 import json
 import logging
 import pickle
+import threading
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import pytest
 import trio
+import trio.testing
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,10 +22,10 @@ from starlette.routing import Route
 from artifactfs import config, errors
 from artifactfs.config import logins, tokens
 from artifactfs.observe import Observer
-from artifactfs.providers import registry, wire
+from artifactfs.providers import credentials, one_request, registry, wire
 from artifactfs.providers.bodies import Bytes
 from artifactfs.providers.credentials import LOOK_S, Credentials
-from artifactfs.providers.http import HttpClient
+from artifactfs.providers.http import REFUSAL_BYTES, HttpClient
 from tests.support.serving import serving
 from tests.support.vlmrun_samples import Memory
 
@@ -108,6 +110,122 @@ async def test_many_that_are_refused_at_once_look_once() -> None:
     assert place.looks == 1
 
 
+class Prompt:
+    """A keyring that asks its user first."""
+
+    def __init__(self) -> None:
+        self.looks, self.answered = 0, threading.Event()
+
+    def look(self) -> tuple[Mapping[str, str], str]:
+        self.looks += 1
+        assert self.answered.wait(60)
+        return NEW, "a keyring"
+
+
+async def refused(client: HttpClient, path: str, statuses: list[int]) -> None:
+    statuses.append((await client.get(path)).status)
+
+
+@pytest.fixture
+def prompt() -> Iterator[Prompt]:
+    """Return a keyring that asks, and is answered at the end if it was not before."""
+    made = Prompt()
+    yield made
+    made.answered.set()
+
+
+async def test_who_looks_for_a_token_holds_no_connection(prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More requests are refused than there are connections, and the keyring prompts: others still get one."""
+    monkeypatch.setattr(one_request, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(credentials, "LOOKING_S", 60.0)
+
+    async def answer(request: Request) -> Response:
+        is_open = request.url.path == "/open" or request.headers.get("authorization") == NEW["Authorization"]
+        return PlainTextResponse("no", 200 if is_open else 401)
+
+    statuses: list[int] = []
+    with trio.fail_after(50):
+        async with serving(Starlette(routes=[Route("/{path:path}", answer)])) as running:
+            client = HttpClient("work", running.url, headers=Credentials(OLD, "", prompt.look), deadline_s=50)
+            async with trio.open_nursery() as nursery:
+                for number in range(4):
+                    nursery.start_soon(refused, client, f"/{number}", statuses)
+                await trio.testing.wait_all_tasks_blocked(0.2)
+                assert (await client.get("/open")).status == 200
+                assert statuses == []
+                prompt.answered.set()
+            await client.aclose()
+    assert statuses == [200] * 4
+    assert prompt.looks == 1
+
+
+async def test_a_look_that_does_not_end_is_waited_for_once(prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is passed on with its words; who comes later does not wait again, nor begin another look."""
+    monkeypatch.setattr(credentials, "LOOKING_S", 0.2)
+    monkeypatch.setattr(credentials, "LOOK_S", 0.0)
+    service = Service()
+    with trio.fail_after(50):
+        async with serving(service.app) as running:
+            held = Credentials(OLD, "", prompt.look)
+            client = HttpClient("work", running.url, headers=held)
+            assert [(await client.get("/a")).status for _ in range(5)] == [401] * 5
+            assert prompt.looks == 1
+            changed = trio.Event()
+            held.renewed = changed.set
+            prompt.answered.set()
+            await changed.wait()  # what is found after all is taken
+            assert (await client.get("/a")).status == 200
+            await client.aclose()
+    assert len(service.sent) == 6
+
+
+async def test_who_waited_for_a_look_and_left_leaves_it_to_others(prompt: Prompt) -> None:
+    """A request that is cancelled takes nothing along."""
+    held = Credentials(OLD, "", prompt.look)
+    with trio.fail_after(50):
+        refused_ones = held.headers
+        with trio.move_on_after(0.1):
+            await held.others_than(refused_ones)
+        prompt.answered.set()
+        assert await held.others_than(refused_ones)
+    assert prompt.looks == 1
+
+
+async def test_what_somebody_asks_for_is_looked_for_anew(prompt: Prompt) -> None:
+    """What began before a login may not see it; what it finds in the end is not taken any more."""
+    places = iter([prompt.look, lambda: ({"Authorization": "Bearer 3rd"}, "a login")])
+
+    def look() -> tuple[Mapping[str, str], str]:
+        return next(places)()
+
+    held = Credentials(OLD, "", look)
+    with trio.fail_after(50):
+        with trio.move_on_after(0.1):
+            await held.others_than(held.headers)
+        assert await held.look()
+        prompt.answered.set()
+        await trio.testing.wait_all_tasks_blocked(0.2)
+    assert (held.headers["Authorization"], held.where) == ("Bearer 3rd", "a login")
+
+
+async def test_a_refusal_keeps_its_words() -> None:
+    """It was read to its end before a token was looked for."""
+
+    async def answer(_request: Request) -> Response:
+        return PlainTextResponse("x" * 100_000 + "the end", 401, headers={"x-request-id": "r1"})
+
+    async with serving(Starlette(routes=[Route("/{path:path}", answer)])) as running:
+        client = HttpClient("work", running.url, headers=Credentials(OLD, "", Place(None).look))
+        reply = await client.get("/a")
+        async with client.stream("/a") as streamed:
+            body = b"".join([chunk async for chunk in streamed.chunks])
+        await client.aclose()
+    assert reply.status == streamed.status == 401
+    assert reply.headers["x-request-id"] == "r1"
+    assert reply.body.startswith(b"x" * REFUSAL_BYTES)
+    assert body.startswith(b"x" * REFUSAL_BYTES)
+
+
 async def test_a_request_that_carried_no_token_looks_for_none() -> None:
     """A link that an agent wrote may answer 401 as it likes."""
     service, place = Service(), Place(NEW)
@@ -142,15 +260,15 @@ def holders() -> list[object]:
     environ = {"VM0_TOKEN": SECRET, "SYN_API_PASSWORD": SECRET}
     source, basic = (config.resolve(settings, name, environ) for name in ("work", "syn"))
     login = config.Login(SecretStr(SECRET), None, "login")
-    credentials = registry.credentials_of(source)
-    client = HttpClient("work", "http://127.0.0.1:1", headers=credentials)
+    held = registry.credentials_of(source)
+    client = HttpClient("work", "http://127.0.0.1:1", headers=held)
     ask = client._ask("/a", None, None, None)
     request = wire.Outgoing("http://h/a", client._wire._headers(ask, ask.target), None, 1, 1, 1)
     assert request.headers["Authorization"] == f"Bearer {SECRET}"
     given = settings.sources["work"]
     found = tokens.authorization(logins.Account("work", "vm0", "https://h"), given, environ)
     provider = registry.create(source, Memory(), Observer(), 1.0)
-    return [settings, source, basic, login, credentials, client, ask, request, found, provider, client._wire]
+    return [settings, source, basic, login, held, client, ask, request, found, provider, client._wire]
 
 
 async def test_what_holds_a_token_does_not_show_it() -> None:

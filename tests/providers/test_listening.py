@@ -203,6 +203,24 @@ async def test_events_are_a_strangers_words(frames: list[Any], refs: list[str]) 
             await http.aclose()
 
 
+async def test_streams_are_counted_by_what_they_are_and_not_by_run(tmp_path: Path) -> None:
+    """Else each run would leave a number behind, in memory and in the metrics."""
+    store = make_store(tmp_path / "store")
+    runs = [add_run(store, "wf-1", number, status="running") for number in range(1, 4)]
+    with trio.fail_after(60):
+        async with dialect(store) as (url, _counting):
+            http = HttpClient("mine", url)
+            counted = http.observer.counters("mine").by_route
+            async with listening(Api(http)) as told:
+                assert await anext(told) is None
+                while sum(counted[route] for route in counted if "/sse/" in route) < 4:  # noqa: ASYNC110 - by themselves
+                    await trio.sleep(0.01)
+            await http.aclose()
+    store.close()
+    streams = {route: count for route, count in counted.items() if "/sse/" in route}
+    assert streams == {"GET /sse/activity": 1, "GET /sse/executions/{id}": len(runs)}
+
+
 async def test_a_server_without_streams_says_so() -> None:
     """The gateway's page with 200, and 404: an error of ours by itself, not one in a group."""
     for answer in (Response("<html>", media_type="text/html"), JSONResponse({"detail": "Not Found"}, 404)):

@@ -5,6 +5,7 @@ import math
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from threading import current_thread, main_thread
 
 import pytest
 import trio
@@ -18,7 +19,8 @@ from artifactfs.model.entry import Artifact, DirRef, Note
 from artifactfs.model.limits import AnswerLimits
 from artifactfs.observe import Observer
 from artifactfs.providers.http import HttpClient
-from artifactfs.providers.vlmrun import VlmRunProvider, provider
+from artifactfs.providers.vlmrun import VlmRunProvider, entries, provider, refs
+from artifactfs.providers.vlmrun.schemas import Execution
 from tests.support import vlmrun_samples as samples
 from tests.support.serving import serving
 
@@ -456,6 +458,63 @@ async def test_any_response_becomes_valid_json(response):
         listing = await made.list(RUN_REF, None)
     (note,) = [entry for entry in listing.entries if isinstance(entry, Note)]
     assert json.loads(note.data.decode()) == response
+
+
+def nested(value, depth):
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+WIDE = {
+    "zeros": nested([0] * 50_000, 600),
+    "empty lists": nested([[]] * 50_000, 600),
+    "a list in each list": nested([nested(0, 300)] * 100, 300),
+    "objects": nested([{"a": 1, "b": {}}] * 10_000, 200),
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+async def test_a_response_is_not_shown_at_many_times_its_size(kind):
+    """Each value on a line of its own, indented by its depth: 100 KB would be 60 MB, and 1 MB as much as 900."""
+    sent = len(json.dumps(WIDE[kind]))
+    async with against({"/v1/agent/executions": [execution(response=WIDE[kind])]}) as (_, made):
+        await made.list(ROOT, None)
+        listing = await made.list(RUN_REF, None)
+    (note,) = [entry for entry in listing.entries if isinstance(entry, Note)]
+    assert len(note.data) < 6 * sent
+    assert json.loads(note.data) == WIDE[kind]
+
+
+def test_a_response_is_indented_where_that_costs_little():
+    """As far as one answer may go, and no further: the same response is one line if that is less."""
+    row = Execution.model_validate(execution(response=[{"a": [1, 2], "b": {}, "c": []}] * 100))
+    most = len(json.dumps(row.response, indent=2)) + 1
+    for max_bytes in (most, most - 1):
+        note = entries.response_note(row, max_bytes)
+        assert note is not None
+        assert json.loads(note.data) == row.response
+        assert (note.data.count(b"\n") == 1) == (max_bytes < most)
+
+
+async def test_what_is_made_of_a_response_is_made_beside_the_loop(monkeypatch):
+    """However large and odd it is, other sources go on."""
+    seen = []
+
+    def watched(call):
+        def watch(*args):
+            seen.append(current_thread())
+            return call(*args)
+
+        return watch
+
+    monkeypatch.setattr(entries, "response_note", watched(entries.response_note))
+    monkeypatch.setattr(refs, "scan", watched(refs.scan))
+    async with against({"/v1/agent/executions": [execution(response={"a": "img_a1b2c3"})]}) as (_, made):
+        await made.list(ROOT, None)
+        assert len((await made.list(RUN_REF, None)).entries) == 2
+    assert len(seen) == 2
+    assert main_thread() not in seen
 
 
 async def test_a_response_that_names_millions_is_cut():

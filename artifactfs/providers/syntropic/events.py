@@ -79,7 +79,7 @@ class Listener:
     async def listen(self) -> None:
         """Listen to all activity."""
         try:
-            async with self._stream("/sse/activity") as events:
+            async with self._stream("/sse/activity", "/sse/activity") as events:
                 async for event in events:
                     self._activity(event)
         except errors.ArtifactFSError as error:
@@ -117,7 +117,7 @@ class Listener:
 
     async def _listen_to(self, run: str) -> None:
         try:
-            async with self._stream(f"/sse/executions/{quote(run, safe='')}") as events:
+            async with self._stream(f"/sse/executions/{quote(run, safe='')}", "/sse/executions/{id}") as events:
                 async for event in events:
                     is_end = event.get("type") == "terminal"
                     if event.get("event_type") == MADE or is_end:
@@ -142,10 +142,10 @@ class Listener:
         return frozenset({DirRef(self.api.source, "workflow", (workflow,))} if isinstance(workflow, str) else ())
 
     @asynccontextmanager
-    async def _stream(self, path: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    async def _stream(self, path: str, route: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """Have the events of a stream until it ends or the block does."""
         prefix = await self.api.find()
-        async with self.api.http.listen(prefix + path, silent_s=SILENT_S) as reply:
+        async with self.api.http.listen(prefix + path, silent_s=SILENT_S, route=route) as reply:
             if reply.status != OK:
                 answers.refuse(reply.status, reply.headers, b"", self.api.source, path)
             if not reply.headers.get("content-type", "").startswith("text/event-stream"):

@@ -6,6 +6,7 @@ for the folder of that name. An object's id repeats between runs, so its key nam
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import mimetypes
@@ -20,7 +21,7 @@ from artifactfs.providers.answers import parse_time_ns
 from artifactfs.providers.vlmrun import names, refs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from artifactfs.providers.vlmrun.api import Namespace
     from artifactfs.providers.vlmrun.schemas import Execution, File, ListedObject
@@ -34,6 +35,9 @@ GRACE_NS = 600 * 10**9
 # How long a listing is believed that may still grow, in seconds. Following one run costs two requests each
 # time, of the ten a minute that the cheapest plan allows.
 UNSETTLED_TTL_S = 30.0
+# A response is indented as long as that adds no more than so many times what it has on one line: tables of short
+# numbers in a few levels stay below 4; 50,000 zeros 600 levels deep came to 400 (60 MB and a second, measured).
+SPREAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +118,55 @@ def run_ttl_s(row: Execution, now_ns: int) -> float:
 # -- what is in them -----------------------------------------------------------------------------------------
 
 
-def response_note(row: Execution) -> Note | None:
-    """Return an execution's response as a file, None if it gave none."""
+def of_response(row: Execution, max_bytes: int) -> tuple[list[refs.Found], Note | None]:
+    """Return what an execution's response names, and itself as a file; in a thread: it may be as large as an answer."""
+    return refs.scan(row.response), response_note(row, max_bytes)
+
+
+def response_note(row: Execution, max_bytes: int) -> Note | None:
+    """Return an execution's response as a file, None if it gave none.
+
+    It is indented if it stays below ``max_bytes`` then, and below a few times its size.
+    """
     if row.response is None:
         return None
-    return Note(("response.json",), f"{row.id}/response", _pretty(row.response), ended_ns(row))
+    return Note(("response.json",), f"{row.id}/response", _shown(row.response, max_bytes), ended_ns(row))
 
 
-def _pretty(value: object) -> bytes:
+def _shown(value: object, max_bytes: int) -> bytes:
     """Return JSON for people; what is too deep to indent, or no valid UTF-8, comes plainer."""
-    for indent, ascii_only in ((2, False), (2, True), (None, True)):
+    plain, ascii_only = _plain(value)
+    allowed = min(SPREAD * len(plain), max_bytes - len(plain) - 1)
+    if _indentation(value, allowed) <= allowed:
+        with contextlib.suppress(RecursionError):
+            plain = json.dumps(value, indent=2, ensure_ascii=ascii_only).encode()
+    return plain + b"\n"
+
+
+def _plain(value: object) -> tuple[bytes, bool]:
+    """Return a value on one line, and whether it had to be ASCII."""
+    for ascii_only in (False, True):
         try:
-            return json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode() + b"\n"
-        except (UnicodeEncodeError, RecursionError):
+            return json.dumps(value, ensure_ascii=ascii_only).encode(), ascii_only
+        except UnicodeEncodeError:
             continue
+        except RecursionError:
+            break
     message = "the response is nested too deep"
     raise errors.ProviderMisbehaved(message)
+
+
+def _indentation(value: object, enough: int) -> int:
+    """Return by how many bytes a value is longer when it is indented by 2; counts to ``enough`` and a little more."""
+    longer, waiting = 0, [(value, 1)]
+    while waiting and longer <= enough:
+        outer, depth = waiting.pop()
+        inner: Collection[Any] = outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
+        if inner:
+            # For each value a line break in place of the space behind a comma; one more before the closing bracket.
+            longer += 2 * depth * (len(inner) + 1)
+            waiting.extend((item, depth + 1) for item in inner if isinstance(item, dict | list))
+    return longer
 
 
 def objects(place: Place, rows: Iterable[ListedObject], found: Sequence[refs.Found]) -> tuple[list[Artifact], int]:

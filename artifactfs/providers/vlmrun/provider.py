@@ -208,12 +208,12 @@ class VlmRunProvider:
             if page is None:
                 note = "this server does not list artifacts: only those named in the response are shown"
                 ttl_s = min(ttl_s, NOT_LISTING_S)
-        found = refs.scan(row.response)
+        most = self._api.http.answer_limits.max_answer_bytes
+        found, response = await trio.to_thread.run_sync(entries.of_response, row, most)
         if len(found) == refs.MAX_FOUND:
             note = f"the response names more artifacts than are shown ({refs.MAX_FOUND})"
         agent, _ = names.agent(row.name)
         place = entries.Place(self.source, namespace, agent, entries.ended_ns(row))
-        response = entries.response_note(row)
         return self._objects(place, page, found, ttl_s, note, (response,) if response else ())
 
     def _objects(

@@ -86,8 +86,14 @@ def scan(response: object) -> list[Found]:
                 if REF.fullmatch(object_id) and object_id not in found and len(found) < MAX_FOUND:
                     found[object_id] = Found(object_id, (match.group(2) or "").lower(), where)
         elif isinstance(value, dict):
-            inner = [(f"{where}.{key}" if where else str(key), item) for key, item in value.items()]
+            inner = [(f"{where}.{key}" if where else str(key), item) for key, item in value.items() if _holds(item)]
             waiting.extend(reversed(inner))
         elif isinstance(value, list):
-            waiting.extend(reversed([(f"{where}[{index}]", item) for index, item in enumerate(value)]))
+            items = enumerate(value)
+            waiting.extend(reversed([(f"{where}[{index}]", item) for index, item in items if _holds(item)]))
     return list(found.values())
+
+
+def _holds(value: object) -> bool:
+    """Tell whether a reference may stand in a value: where numbers stand need not be told."""
+    return isinstance(value, str | dict | list)

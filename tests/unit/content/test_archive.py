@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import random
@@ -16,7 +17,7 @@ import trio
 import trio.testing
 
 from artifactfs import errors
-from artifactfs.content import inflate_blocks
+from artifactfs.content import fates, inflate_blocks
 from artifactfs.content.archive_flight import ArchiveFlight
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.extents import count
@@ -258,6 +259,86 @@ async def test_a_stream_that_breaks_at_one_place_is_given_up(make: Make) -> None
         await reader.index(archive())
     assert len(storage.asked) == 3
     assert list(await contents(reader)) == ["f000"]
+
+
+def in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(found, ArchiveFlight) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("data", [b"no archive", packed(tree([300 * KIB]))[:-6]], ids=["no archive", "cut short"])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_failed_is_not_kept(make: Make, data: bytes, times: int) -> None:
+    """Nor with its error, nor when the verdict is raised: a `find` over what cannot be read costs nothing for ever."""
+    reader = make(Storage(data))
+    before = in_memory()
+    for number in range(20):
+        for _ in range(times):
+            with pytest.raises(errors.ArtifactFSError):
+                await reader.index(archive(f"v{number}"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert in_memory() == before
+
+
+async def test_a_failing_service_leaves_nothing_in_memory(make: Make) -> None:
+    """Also where something of the archive had been shown."""
+    storage = Storage(packed(tree([200 * KIB, 300 * KIB])))
+    reader = make(storage)
+    before = in_memory()
+    shown = []
+    for _ in range(5):
+        storage.cuts, storage.hold_at, storage.go_on = [200 * KIB, 0, 0], 190 * KIB, trio.Event()
+        shown.append(await early(reader, "f000"))
+        storage.go_on.set()
+        with pytest.raises(errors.Unavailable):
+            await reader.index(archive())
+    await trio.testing.wait_all_tasks_blocked()
+    assert in_memory() == before
+    for member in shown:
+        assert member is not None
+        with pytest.raises(errors.Unavailable):
+            await read(reader, member)
+
+
+async def test_how_a_reading_ended_that_is_forgotten_is_an_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that came early are still in the store: nobody knows any more whether they are to be believed."""
+    monkeypatch.setattr(fates, "REMEMBERED", 2)
+    storage = Storage(packed(tree([200 * KIB, 300 * KIB])))
+    reader = make(storage)
+    shown = []
+    for _ in range(3):
+        storage.cuts, storage.hold_at, storage.go_on = [200 * KIB, 0, 0], 190 * KIB, trio.Event()
+        shown.append(await early(reader, "f000"))
+        assert shown[-1] is not None
+        assert await read(reader, shown[-1])
+        storage.go_on.set()
+        with pytest.raises(errors.Unavailable):
+            await reader.index(archive())
+    assert shown[0] is not None
+    for ask in (read(reader, shown[0]), reader.size(shown[0])):
+        with pytest.raises(errors.StaleContent):
+            await ask
+    assert shown[2] is not None
+    with pytest.raises(errors.Unavailable):
+        await read(reader, shown[2])
+
+
+async def test_what_ended_well_is_read_on_whatever_fails_beside_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has opened a file early reads it to its end."""
+    monkeypatch.setattr(fates, "REMEMBERED", 2)
+    files = tree([200 * KIB, 300 * KIB])
+    storage = Storage(packed(files))
+    storage.hold_at = 190 * KIB
+    reader = make(storage)
+    first = await early(reader, "f000")
+    assert first is not None
+    storage.go_on.set()
+    await reader.index(archive())
+    storage.data = b"no archive"
+    for number in range(5):
+        with pytest.raises(errors.CorruptContent):
+            await reader.index(archive(f"bad{number}"))
+    assert await read(reader, first) == files["f000"]
 
 
 # -- after eviction --------------------------------------------------------------------------------------------
