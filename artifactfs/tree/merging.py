@@ -50,7 +50,8 @@ def _is_directory(member: Put) -> bool:
     return _kind(member) == "dir"
 
 
-def _sha256(member: Put) -> str | None:
+def sha256_of(member: Put) -> str | None:
+    """Return the SHA-256 of a file, None if nobody knows it."""
     if isinstance(member, Draft):
         return member.sha256
     if isinstance(member.content, Inline):
@@ -75,7 +76,7 @@ def same(one: Wanted, other: Wanted) -> bool:
     if _kind(one) != _kind(other):
         return False
     if _kind(one) == "file":
-        hashes = _sha256(one), _sha256(other)
+        hashes = sha256_of(one), sha256_of(other)
         if None not in hashes:
             return hashes[0] == hashes[1] and one.executable == other.executable
     if isinstance(one, Draft) or isinstance(other, Draft):
