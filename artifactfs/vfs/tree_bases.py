@@ -13,14 +13,12 @@ from dataclasses import dataclass, field, replace
 from artifactfs import errors
 from artifactfs.model.content import Access, ContentRef, Unknown
 from artifactfs.model.entry import Artifact, TreeMember
-from artifactfs.tree.merging import sha256_of
+from artifactfs.tree.merging import Began, sha256_of
 from artifactfs.vfs.context import PASSES, Context
 from artifactfs.vfs.overlay import WorkTree, is_below
-from artifactfs.vfs.tree_taken import Taken, hash_of, version_of
+from artifactfs.vfs.tree_taken import Members, Taken, hash_of, version_of
 
 log = logging.getLogger(__name__)
-
-Members = dict[str, TreeMember]
 
 # Tries of a tree in which an older version could not be read: two minutes of pauses. The present one can be, so that
 # others need not wait for what may never come back.
@@ -42,11 +40,13 @@ class TreeBases:
     """What the changes of one tree were made on, in one try.
 
     Attributes:
+        began: what of that is not what the tree's base has, as it was when the changes were taken.
         looked: the members of each version that was asked for, by its id; None: nobody can tell any more.
     """
 
     context: Context
     tree: WorkTree
+    began: dict[str, Began]
     looked: dict[str | None, Members | None] = field(default_factory=dict)
 
     async def now(self, head: Artifact) -> Members:
@@ -61,24 +61,32 @@ class TreeBases:
         now = await self.now(head)
         before = await self._before(self.tree.base)
         base = dict(before or {})
+        known = {**self.began}
         for one in taken:
-            if isinstance(one.seen, Artifact):
-                self._put(base, one.at, (await self._before(one.seen) or {}).get(one.at))
-            elif one.seen is not None and (before is None or one.at in before):
-                # The base is of the moment when the first change of the tree was durable, or of its last version; a
-                # file may have been open for longer.
-                base[one.at] = as_seen(one.seen, one.at, base.get(one.at))
+            # The base is of the moment when the first change of the tree was durable, or of its last version; a file
+            # may have been open for longer.
+            is_of_this = isinstance(one.seen, Artifact) or before is None or one.at in base or one.at in known
+            if one.seen is not None and is_of_this:
+                known[one.at] = one.seen
+        for path, seen in known.items():
+            member = await self._member(path, seen, base.get(path))
+            if member is None:
+                base.pop(path, None)
+            else:
+                base[path] = member
         base = self._with_sent(base, now)
         if version_of(head) != version_of(self.tree.base):
             base.update((one.at, now[one.at]) for one in taken if self._has_seen(one, now))
         return base
 
-    @staticmethod
-    def _put(base: Members, path: str, member: TreeMember | None) -> None:
-        if member is None:
-            base.pop(path, None)
-        else:
-            base[path] = member
+    async def _member(self, path: str, seen: Began, there: TreeMember | None) -> TreeMember | None:
+        match seen:
+            case str():
+                return as_seen(seen, path, there)
+            case Artifact():
+                return (await self._before(seen) or {}).get(path)
+            case _:
+                return seen
 
     async def _members(self, artifact: Artifact) -> Members:
         members = await self.context.directories.trees.members(self.tree.source, artifact, artifact.current)

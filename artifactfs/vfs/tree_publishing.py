@@ -20,9 +20,10 @@ from artifactfs.content.readahead import Pattern
 from artifactfs.journal.droppings import is_passing
 from artifactfs.model.content import Content
 from artifactfs.model.entry import Artifact, TreeMember
-from artifactfs.tree.merging import Merged, Wanted, merge
+from artifactfs.tree.merging import Merged, Wanted, merge, overlooked
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs.attempts import begun
+from artifactfs.vfs.beginnings import seen_by
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.edit_locks import at_rest
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
@@ -30,7 +31,7 @@ from artifactfs.vfs.overtaken import conflict_mark
 from artifactfs.vfs.transactions import is_half_done
 from artifactfs.vfs.tree_bases import TreeBases
 from artifactfs.vfs.tree_records import TreeTry, write_tree
-from artifactfs.vfs.tree_settling import Made, TreeSettling
+from artifactfs.vfs.tree_settling import Basis, Made, TreeSettling
 from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, version_of
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class TreePublisher:
             elif self._is_ready(entry) and not self.is_passing(edit):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
                 # Now: it may be renamed while the version is made, and what stands there then says nothing of this.
-                seen = edit.base if edit.is_unhashed else edit.base_sha256
+                seen = seen_by(edit)
                 earlier, edit.in_flight = edit.in_flight, staged
                 if earlier is not None and earlier is not staged:
                     # Of a try that failed; what was written since is durable.
@@ -127,12 +128,16 @@ class TreePublisher:
         wanted.update({one.at: one.wanted for one in taken if one.wanted is not None})
         return wanted
 
-    async def merged(self, tree: WorkTree, taken: list[Taken], head: Artifact, bases: TreeBases) -> Merged:
-        """Return what the next version is to hold, after the service's current one."""
+    async def merged(
+        self, tree: WorkTree, taken: list[Taken], head: Artifact, bases: TreeBases
+    ) -> tuple[Merged, Basis]:
+        """Return what the next version is to hold, after the service's current one, and what that was made on."""
         now, base = await bases.now(head), await bases.of(taken, head)
         wanted = self.wants(tree, taken, {**base, **now})
         mark = tree.facts.setdefault("mark", conflict_mark())
-        return await trio.to_thread.run_sync(merge, base, now, wanted, mark)
+        merged = await trio.to_thread.run_sync(merge, base, now, wanted, mark)
+        unseen = await trio.to_thread.run_sync(overlooked, base, wanted, merged)
+        return merged, Basis(bases.began, frozenset(wanted), unseen)
 
     # -- publishing ------------------------------------------------------------------------------------------
 
@@ -144,13 +149,14 @@ class TreePublisher:
         """
         async with self.context.orders[tree.source]:
             taken = await self.changes(tree)
+            bases = TreeBases(self.context, tree, dict(tree.began))
             tree.sending = tuple(one.staged for one in taken if one.staged is not None)
             if not taken:
                 await self.settling.settle(tree, [], Made(tree.base))
                 return
         try:
             attempt = await self._start(tree, taken)
-            made = await self._save(tree, taken, attempt)
+            made = await self._save(tree, taken, attempt, bases)
             await self._know(tree, made)
             await at_rest(one.edit for one in taken)
             async with self.context.orders[tree.source]:
@@ -195,16 +201,15 @@ class TreePublisher:
         await write_tree(tree)
         return TreeTry(tree, is_first)
 
-    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: TreeTry) -> Made:
+    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: TreeTry, bases: TreeBases) -> Made:
         source, publisher = self.context.sources[tree.source], self.context.publisher(tree.source)
-        bases = TreeBases(self.context, tree)
         for _ in range(MAX_MERGES):
             head = await source.provider.refresh(tree.base)
             if head is None:
                 raise errors.NotFound("the tree was removed; its changes are kept here", subject=tree.base.path[-1])
-            merged = await self.merged(tree, taken, head, bases)
+            merged, basis = await self.merged(tree, taken, head, bases)
             if not merged.changes:
-                return Made(head, merged)
+                return Made(head, merged, basis)
             try:
                 saved = await publisher.save_tree(
                     head, merged.manifest, attempt, read=self._read, message=tree.message
@@ -212,7 +217,7 @@ class TreePublisher:
             except errors.Conflict:
                 continue
             # Of some changes a service sees nothing: of the times of files, or of empty directories.
-            return Made(saved, merged, is_version=version_of(saved) != version_of(head))
+            return Made(saved, merged, basis, is_version=version_of(saved) != version_of(head))
         raise errors.Unavailable("others change this tree again and again", subject=tree.base.path[-1])
 
     async def _read(self, content: Content, offset: int, length: int) -> bytes:

@@ -16,6 +16,7 @@ from artifactfs.vfs.overlay import Edit, Gone, join
 
 # The fact of a try that says what it was to make of each path; what was sent may be there, whatever the answer was.
 SENT = "sent"
+Members = dict[str, TreeMember]
 KINDS = {Kind.FILE: "file", Kind.DIRECTORY: "dir", Kind.SYMLINK: "symlink"}
 
 
