@@ -16,13 +16,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from artifactfs.model.content import ArchiveMember, Content, Inline
-from artifactfs.model.entry import TreeMember
+from artifactfs.model.entry import Artifact, TreeMember
 from artifactfs.providers.base import Draft
 from artifactfs.tree import names
 
 Wanted = Draft | TreeMember | None
 """What a path shall be; None: nothing."""
 Put = Draft | TreeMember
+Began = TreeMember | str | Artifact | None
+"""What a path was to a writer: a hash of a file, what the current version of an artifact has there, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ def _is_directory(member: Put) -> bool:
     return _kind(member) == "dir"
 
 
-def _sha256(member: Put) -> str | None:
+def sha256_of(member: Put) -> str | None:
+    """Return the SHA-256 of a file, None if nobody knows it."""
     if isinstance(member, Draft):
         return member.sha256
     if isinstance(member.content, Inline):
@@ -75,7 +78,7 @@ def same(one: Wanted, other: Wanted) -> bool:
     if _kind(one) != _kind(other):
         return False
     if _kind(one) == "file":
-        hashes = _sha256(one), _sha256(other)
+        hashes = sha256_of(one), sha256_of(other)
         if None not in hashes:
             return hashes[0] == hashes[1] and one.executable == other.executable
     if isinstance(one, Draft) or isinstance(other, Draft):
@@ -316,3 +319,27 @@ def merge(
     work.put()
     work.keep_emptied()
     return Merged(work.manifest, work.beside, frozenset(work.kept), not _says_same(work.manifest, head))
+
+
+def overlooked(base: Mapping[str, TreeMember], changes: Mapping[str, Wanted], merged: Merged) -> dict[str, Began]:
+    """Return the paths at which a merge holds something else than who made ``changes`` believes, and what he believes.
+
+    That is what others have made of them: what was kept beside is known to be his.
+    """
+    ends = {path for path, wanted in changes.items() if wanted is None or not _is_directory(wanted)}
+    shown: dict[str, Put] = {path: TreeMember(path, "dir") for path in _implied(base)}
+    shown.update(base)
+    believed = {path: put for path, put in shown.items() if path not in ends and ends.isdisjoint(above(path))}
+    believed.update((path, wanted) for path, wanted in changes.items() if wanted is not None)
+    believed.update((path, merged.manifest[path]) for path in merged.beside.values() if path in merged.manifest)
+    implied = _implied(believed), _implied(merged.manifest)
+
+    def at(tree: Mapping[str, Put], directories: set[str], path: str) -> Wanted:
+        return tree.get(path) or (TreeMember(path, "dir") if path in directories else None)
+
+    found: dict[str, Began] = {}
+    for path in {*believed, *merged.manifest, *implied[1]}:
+        mine = at(believed, implied[0], path)
+        if not same(mine, at(merged.manifest, implied[1], path)):
+            found[path] = mine.sha256 if isinstance(mine, Draft) else mine
+    return found

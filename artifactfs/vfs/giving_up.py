@@ -154,6 +154,7 @@ class GivingUp:
                 dropped.append(number)
             if path in tree.names and not tree.names[path]:
                 del tree.names[path]
+        self.fs.writer.beginnings.keep(tree, tree.began)
         await self.fs.writer.writeback.trees.settling.write_down(tree, dropped)
 
     # -- the kernel ------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from artifactfs.journal.drafts import Staged
 from artifactfs.journal.records import Record
 from artifactfs.model import codec
 from artifactfs.model.content import Content, Exact
-from artifactfs.model.entry import Accepts, Artifact, DirRef, Role, SingleFile, Version
+from artifactfs.model.entry import Accepts, Artifact, DirRef, Role, SingleFile, TreeMember, Version
 from artifactfs.tree.inodes import number
+from artifactfs.tree.merging import Began
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs.overlay import Edit, Gone, Job, Removal, Spot, WorkTree, join
 
@@ -129,8 +130,36 @@ def of_tree(tree: WorkTree) -> Record:
     what = {
         "kind": TREE, "base": _artifact_text(tree.base), "message": tree.message,
         "opaque": sorted(tree.opaque),
+        "began": {path: _began_text(seen) for path, seen in tree.began.items()},
     }  # fmt: skip
     return _record(tree, what)
+
+
+def _began_text(seen: Began) -> dict[str, Any]:
+    match seen:
+        case None:
+            return {"is": "nothing"}
+        case str():
+            return {"is": "hash", "sha256": seen}
+        case Artifact():
+            return {"is": "version", "of": _artifact_text(seen)}
+        case _:
+            content = _content_text(seen.content, executable=seen.executable)
+            return {"is": seen.kind, "content": content, "executable": seen.executable, "target": seen.target}
+
+
+def began_of(path: str, what: dict[str, Any]) -> Began:
+    """Return what a path of a tree was to who changed it."""
+    match what["is"]:
+        case "nothing":
+            return None
+        case "hash":
+            return str(what["sha256"])
+        case "version":
+            return artifact_of(what["of"])
+        case kind:
+            content, executable = _content_of(what["content"]), bool(what["executable"])
+            return TreeMember(path, str(kind), content, executable=executable, target=what["target"])
 
 
 def of_name(tree: WorkTree, path: str, name: str, entry: Node | Gone) -> Record:

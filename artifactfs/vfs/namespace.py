@@ -210,6 +210,7 @@ class Namespace:
     async def put(self, parent: Node, tree: WorkTree, name: str, entry: Node | Gone) -> None:
         """Let a name in a tree stand for something, durably."""
         path = path_in_tree(parent)
+        self.writer.beginnings.note(tree, path, name, None)
         tree.names.setdefault(path, {})[name] = entry
         tree.records.setdefault((path, name), tree.home.next_number())
         await write_tree(tree, intents.of_name(tree, path, name, entry))

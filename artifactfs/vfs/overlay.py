@@ -21,6 +21,7 @@ from artifactfs.journal.staging import Staging
 from artifactfs.journal.states import State
 from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.tree.layout import directory_identity
+from artifactfs.tree.merging import Began
 from artifactfs.tree.nodes import DirectoryKind, Listed, Node, VersionDir
 from artifactfs.vfs.saved import Saved
 
@@ -216,6 +217,7 @@ class WorkTree(Job):
         waits: of what was changed the service would not tell two versions apart; it goes with the next real change.
         sent: by path, hashes of what tries since the base were to make of it; None: nothing.
         sending: the bytes of which a version is just being made.
+        began: by path, what it was to who changed it first, where that may not be what the base has.
     """
 
     base: Artifact
@@ -226,6 +228,7 @@ class WorkTree(Job):
     waits: bool = False
     sent: dict[str, list[str | None]] = field(default_factory=dict)
     sending: tuple[Staged, ...] = ()
+    began: dict[str, Began] = field(default_factory=dict)
 
     def may_be_sent(self, path: str) -> bool:
         """Tell whether a version that nobody here has seen yet may have something at a path."""
@@ -233,9 +236,7 @@ class WorkTree(Job):
 
     def entries(self) -> Iterator[tuple[str, str, Node | Gone]]:
         """Return directory, name and what stands there."""
-        for path, names in self.names.items():
-            for name, entry in names.items():
-                yield path, name, entry
+        return ((path, name, entry) for path, names in self.names.items() for name, entry in names.items())
 
 
 @dataclass(slots=True)
@@ -243,8 +244,7 @@ class Overlay:
     """The changes of one mount.
 
     Attributes:
-        edits: by inode number.
-        trees: by source and key of the artifact.
+        edits, trees: by inode number; by source and key of the artifact.
         removals: by directory and name.
         saved: the inodes that stand for what is listed because it was saved through this mount.
         spoiled: inodes of whose content the kernel may have pages that are not true any more.

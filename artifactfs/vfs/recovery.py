@@ -113,6 +113,7 @@ class _Recovery:
         tree = WorkTree(source=self.source, home=self.home, number=record.number, base=base)
         self._begin(tree, record)
         tree.message, tree.opaque = record.what["message"], set(record.what["opaque"])
+        tree.began = {path: intents.began_of(path, seen) for path, seen in record.what.get("began", {}).items()}
         tree.sent = json.loads(record.facts.get(SENT, "{}"))
         self.trees[record.number] = self.writer.overlay.trees[self.source, base.key] = tree
 

@@ -46,7 +46,7 @@ class Remover:
         if isinstance(parent.directory, VersionDir):
             await self.writer.publisher(parent.source).permits(Change.SAVE)
             async with self.namespace.alone(node):
-                await self._unlink_in_tree(parent, name, self.namespace.displaced(node))
+                await self._unlink_in_tree(parent, name, node)
             return
         asked, known_as = edit is None or not edit.is_local, node.name
         if asked:  # before others of the source have to wait: its service may be asked
@@ -65,9 +65,10 @@ class Remover:
             message = "this cannot be removed"
             raise errors.ReadOnly(message)
 
-    async def _unlink_in_tree(self, parent: Node, name: str, edit: Edit | None) -> None:
-        tree = self.writer.work_trees.tree(parent)
+    async def _unlink_in_tree(self, parent: Node, name: str, node: Node) -> None:
+        tree, edit = self.writer.work_trees.tree(parent), self.namespace.displaced(node)
         async with all_locked([edit]):
+            self.writer.beginnings.note(tree, path_in_tree(parent), name, node)
             await self.vacate(parent, tree, name)
             if edit is not None:
                 await self.writer.lineage.orphan(edit)
@@ -153,7 +154,7 @@ class Remover:
                 if path:
                     await publisher.permits(Change.SAVE)
                     async with self.writer.order(parent.source):
-                        await self._rmdir_in_tree(parent, name, path)
+                        await self._rmdir_in_tree(parent, name, node, path)
                     return
                 await publisher.permits(Change.REMOVE)
                 await self.namespace.idle(self.overlay.tree_of(node.directory, node.source))
@@ -175,8 +176,9 @@ class Remover:
         if isinstance(parent.directory, Listed):
             self.directories.listings.own.forget(parent.directory.ref)
 
-    async def _rmdir_in_tree(self, parent: Node, name: str, path: str) -> None:
+    async def _rmdir_in_tree(self, parent: Node, name: str, node: Node, path: str) -> None:
         tree = self.writer.work_trees.tree(parent)
+        self.writer.beginnings.note(tree, path_in_tree(parent), name, node)
         tree.opaque.discard(path)
         below = tree.names.pop(path, {})
         dropped = [number for child in below if (number := tree.records.pop((path, child), None)) is not None]

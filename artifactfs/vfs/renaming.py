@@ -20,9 +20,10 @@ from artifactfs.vfs import attempts, intents
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.moves import Move
-from artifactfs.vfs.namespace import Namespace, changeable, standing
+from artifactfs.vfs.namespace import Namespace, changeable, path_in_tree, standing
 from artifactfs.vfs.overlay import Edit, Overlay, Removal, Spot, join
 from artifactfs.vfs.removing import Remover
+from artifactfs.vfs.tree_records import write_tree
 from artifactfs.vfs.tree_renaming import TreeRenamer
 from artifactfs.vfs.writing import Writer
 
@@ -120,8 +121,15 @@ class Renamer:
 
     async def _put(self, edit: Edit, move: Move, place: Spot, replaced: Edit | None) -> None:
         node = edit.node
-        self.overlay.hide(edit)
+        if isinstance(place, VersionDir):
+            tree = self.writer.work_trees.tree(move.new_parent)
+            self.writer.beginnings.note(tree, place.path, move.new_name, move.target)
+            if tree.since_ns and tree.began:
+                await write_tree(tree)
         old_tree = self.overlay.tree_of(edit.directory, edit.source)
+        if old_tree is not None:
+            self.writer.beginnings.note(old_tree, path_in_tree(move.old_parent), move.old_name, node)
+        self.overlay.hide(edit)
         if old_tree is not None:
             await self.remover.vacate(move.old_parent, old_tree, move.old_name)
         edit.is_unhashed = False  # what its writer began with stood under another name

@@ -20,18 +20,18 @@ from artifactfs.content.readahead import Pattern
 from artifactfs.journal.droppings import is_passing
 from artifactfs.model.content import Content
 from artifactfs.model.entry import Artifact, TreeMember
-from artifactfs.providers.base import Draft
-from artifactfs.tree.merging import Merged, Wanted, merge
+from artifactfs.tree.merging import Merged, Wanted, merge, overlooked
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs.attempts import begun
+from artifactfs.vfs.beginnings import seen_by
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.edit_locks import at_rest
-from artifactfs.vfs.listings import TRANSIENT
-from artifactfs.vfs.overlay import Edit, Gone, WorkTree, is_below, join, stays_here
+from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
 from artifactfs.vfs.overtaken import conflict_mark
 from artifactfs.vfs.transactions import is_half_done
+from artifactfs.vfs.tree_bases import TreeBases
 from artifactfs.vfs.tree_records import TreeTry, write_tree
-from artifactfs.vfs.tree_settling import Made, TreeSettling
+from artifactfs.vfs.tree_settling import Basis, Made, TreeSettling
 from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, version_of
 
 log = logging.getLogger(__name__)
@@ -108,12 +108,14 @@ class TreePublisher:
                 found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
             elif self._is_ready(entry) and not self.is_passing(edit):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
+                # Now: it may be renamed while the version is made, and what stands there then says nothing of this.
+                seen = seen_by(edit)
                 earlier, edit.in_flight = edit.in_flight, staged
                 if earlier is not None and earlier is not staged:
                     # Of a try that failed; what was written since is durable.
                     await trio.to_thread.run_sync(edit.home.discard, earlier)
                 draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
-                found.append(Taken(path, name, entry, draft, edit, staged))
+                found.append(Taken(path, name, entry, draft, edit, staged, seen))
         return found
 
     @staticmethod
@@ -126,57 +128,16 @@ class TreePublisher:
         wanted.update({one.at: one.wanted for one in taken if one.wanted is not None})
         return wanted
 
-    async def merged(self, tree: WorkTree, taken: list[Taken], head: Artifact) -> tuple[Merged, dict[str, Wanted]]:
-        """Return what the next version is to hold, after the service's current one."""
-        trees = self.context.directories.trees
-        now = {m.path: m for m in await trees.members(tree.source, tree.base, tree.base.current)}
-        base = {**now, **{one.at: one.began_with(now[one.at]) for one in taken if one.at in now}}
-        for one in taken:
-            if one.edit is not None and one.edit.is_unhashed:
-                base.pop(one.at, None)
-                base.update(await self._began_with(one.edit))
-        is_newer = version_of(head) != version_of(tree.base)
-        if is_newer:
-            now = {m.path: m for m in await trees.members(tree.source, head, head.current)}
-        base = self._with_sent(tree, base, now)
-        if is_newer:
-            base.update((one.at, now[one.at]) for one in taken if self._has_seen(one, now))
+    async def merged(
+        self, tree: WorkTree, taken: list[Taken], head: Artifact, bases: TreeBases
+    ) -> tuple[Merged, Basis]:
+        """Return what the next version is to hold, after the service's current one, and what that was made on."""
+        now, base = await bases.now(head), await bases.of(taken, head)
         wanted = self.wants(tree, taken, {**base, **now})
-        return await trio.to_thread.run_sync(
-            merge, base, now, wanted, tree.facts.setdefault("mark", conflict_mark())
-        ), wanted
-
-    async def _began_with(self, edit: Edit) -> dict[str, TreeMember]:
-        """Return what a writer began with whose hash was not known then; nothing if nobody can tell any more."""
-        trees, base = self.context.directories.trees, edit.base
-        try:
-            members = await trees.members(edit.source, base, base.current) if base is not None else []
-        except TRANSIENT:
-            raise
-        except errors.ArtifactFSError as error:
-            log.info("what %s was when it was opened cannot be found out: %s", edit.shown, error)
-            return {}
-        return {member.path: member for member in members if member.path == edit.path}
-
-    @staticmethod
-    def _has_seen(one: Taken, now: Mapping[str, TreeMember]) -> bool:
-        """Tell whether a writer began with what somebody else has made of a file since the base."""
-        seen = one.wanted.base_sha256 if isinstance(one.wanted, Draft) else None
-        return seen is not None and one.at in now and hash_of(now[one.at]) == seen
-
-    @staticmethod
-    def _with_sent(tree: WorkTree, base: dict[str, TreeMember], now: dict[str, TreeMember]) -> dict[str, TreeMember]:
-        """Return the base with what an earlier try of ours made of it, as far as that is what is there now."""
-        known = dict(base)
-        for path, hashes in tree.sent.items():
-            member = now.get(path)
-            if member is None and None in hashes:
-                # With all that was below it: else that would stand for a directory that is there still.
-                for gone in [one for one in known if is_below(one, path) and one not in now]:
-                    del known[gone]
-            elif member is not None and hash_of(member) in hashes:
-                known[path] = member
-        return known
+        mark = tree.facts.setdefault("mark", conflict_mark())
+        merged = await trio.to_thread.run_sync(merge, base, now, wanted, mark)
+        unseen = await trio.to_thread.run_sync(overlooked, base, wanted, merged)
+        return merged, Basis(bases.began, frozenset(wanted), unseen)
 
     # -- publishing ------------------------------------------------------------------------------------------
 
@@ -188,13 +149,14 @@ class TreePublisher:
         """
         async with self.context.orders[tree.source]:
             taken = await self.changes(tree)
+            bases = TreeBases(self.context, tree, dict(tree.began))
             tree.sending = tuple(one.staged for one in taken if one.staged is not None)
             if not taken:
                 await self.settling.settle(tree, [], Made(tree.base))
                 return
         try:
             attempt = await self._start(tree, taken)
-            made = await self._save(tree, taken, attempt)
+            made = await self._save(tree, taken, attempt, bases)
             await self._know(tree, made)
             await at_rest(one.edit for one in taken)
             async with self.context.orders[tree.source]:
@@ -239,15 +201,15 @@ class TreePublisher:
         await write_tree(tree)
         return TreeTry(tree, is_first)
 
-    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: TreeTry) -> Made:
+    async def _save(self, tree: WorkTree, taken: list[Taken], attempt: TreeTry, bases: TreeBases) -> Made:
         source, publisher = self.context.sources[tree.source], self.context.publisher(tree.source)
         for _ in range(MAX_MERGES):
             head = await source.provider.refresh(tree.base)
             if head is None:
                 raise errors.NotFound("the tree was removed; its changes are kept here", subject=tree.base.path[-1])
-            merged, _wanted = await self.merged(tree, taken, head)
+            merged, basis = await self.merged(tree, taken, head, bases)
             if not merged.changes:
-                return Made(head, merged)
+                return Made(head, merged, basis)
             try:
                 saved = await publisher.save_tree(
                     head, merged.manifest, attempt, read=self._read, message=tree.message
@@ -255,7 +217,7 @@ class TreePublisher:
             except errors.Conflict:
                 continue
             # Of some changes a service sees nothing: of the times of files, or of empty directories.
-            return Made(saved, merged, is_version=version_of(saved) != version_of(head))
+            return Made(saved, merged, basis, is_version=version_of(saved) != version_of(head))
         raise errors.Unavailable("others change this tree again and again", subject=tree.base.path[-1])
 
     async def _read(self, content: Content, offset: int, length: int) -> bytes:

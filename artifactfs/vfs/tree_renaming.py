@@ -20,7 +20,7 @@ from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.moves import Move, path_at
-from artifactfs.vfs.namespace import Namespace
+from artifactfs.vfs.namespace import Namespace, path_in_tree
 from artifactfs.vfs.overlay import Gone, Overlay, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.removing import Remover
 from artifactfs.vfs.tree_records import write_tree
@@ -107,6 +107,9 @@ class TreeRenamer:
 
     async def _move(self, move: Move, tree: WorkTree, below: list[tuple[Node, Node]]) -> None:
         """Let a node, and all below it, stand in its new place."""
+        begun = [(move.new_parent, move.new_name, move.target), (move.old_parent, move.old_name, move.node)]
+        for parent, name, node in (*begun, *((parent, child.name, child) for parent, child in below)):
+            self.writer.beginnings.note(tree, path_in_tree(parent), name, node)
         records = self._put(tree, move.new_parent, move.new_name, move.node)
         for parent, child in below:
             records += self._put(tree, parent, child.name, child)

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -21,9 +21,10 @@ from artifactfs.model.content import Exact
 from artifactfs.model.entry import Artifact
 from artifactfs.providers.base import Draft
 from artifactfs.tree.layout import Level
-from artifactfs.tree.merging import Merged
+from artifactfs.tree.merging import Began, Merged
 from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
+from artifactfs.vfs.beginnings import Beginnings
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree
@@ -36,17 +37,34 @@ WAITS = "the service tells versions apart by the content of files alone; this go
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What a version was made on.
+
+    Attributes:
+        began: what was known of that beside the tree's base when its changes were taken.
+        wanted: the paths that were changed in it.
+        overlooked: what it holds otherwise than who changed it believes, since others have changed it, too.
+    """
+
+    began: Mapping[str, Began] = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset()
+    overlooked: Mapping[str, Began] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """What a try has come to.
 
     Attributes:
         artifact: as the service has it now.
         merged: what its current version is to hold; None: there was nothing to be made.
+        basis: what that was made on.
         is_version: False if its current version says nothing of what was changed.
     """
 
     artifact: Artifact
     merged: Merged | None = None
+    basis: Basis = field(default_factory=Basis)
     is_version: bool = True
 
 
@@ -55,6 +73,11 @@ class TreeSettling:
     """Goes on after the version of a tree."""
 
     context: Context
+    beginnings: Beginnings = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wire what remembers what was changed."""
+        self.beginnings = Beginnings(self.context)
 
     async def settle(self, tree: WorkTree, taken: list[Taken], made: Made) -> None:
         """Show the new version, without what is in it now; keep what has changed since."""
@@ -81,10 +104,6 @@ class TreeSettling:
                 self._take_over(tree, one, levels, made.merged, dropped, done)
             elif one.edit is not None and one.edit.in_flight is one.edit.staged:
                 one.edit.in_flight = None
-        # Of what is not in this version, since somebody writes to it, an earlier try may be: that is ours, too.
-        waiting = {edit.path for edit in self.context.overlay.edits_of(tree)} - {one.at for one in taken}
-        tree.sent = {path: hashes for path, hashes in tree.sent.items() if path in waiting}
-        tree.facts = {SENT: json.dumps(tree.sent)} if tree.sent else {}
         tree.tries, tree.error, tree.message = 0, "", None
         tree.state, tree.waits = State.SEALED, not is_version
         if not is_version:
@@ -93,9 +112,24 @@ class TreeSettling:
             tree.base = saved
             published = {one.at for one in taken if isinstance(one.entry, Node)}
             tree.opaque -= {path for path in tree.opaque if path in published}
+            self._go_on(tree, made)
+        # Of what is not in this version, since somebody writes to it, an earlier try may be: that is ours, too, and is
+        # when it was renamed or removed since.
+        waiting = {edit.path for edit in self.context.overlay.edits_of(tree)}.union(tree.began)
+        waiting -= {one.at for one in taken}
+        tree.sent = {path: hashes for path, hashes in tree.sent.items() if path in waiting}
+        tree.facts = {SENT: json.dumps(tree.sent)} if tree.sent else {}
         await self.context.directories.listings.own.durable(tree.source)
         await self.write_down(tree, [*dropped, *(staged.number for staged in done)], taken)
         return done
+
+    def _go_on(self, tree: WorkTree, made: Made) -> None:
+        """Remember what the new base is not to who has changed the same while it was made, or goes on writing."""
+        basis, known = made.basis, dict(tree.began)
+        if made.merged is not None:
+            since = {p: s for p, s in known.items() if p not in basis.began or basis.began[p] is not s}
+            known = {**basis.overlooked, **{path: seen for path, seen in since.items() if path not in basis.wanted}}
+        self.beginnings.keep(tree, known)
 
     async def _levels(self, tree: WorkTree, saved: Artifact, taken: list[Taken]) -> dict[str, Level]:
         found: dict[str, Level] = {}

@@ -5,24 +5,27 @@ Rules of this file: values only; nobody is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from artifactfs.journal.drafts import Staged
-from artifactfs.model.content import ArchiveMember, ContentRef
 from artifactfs.model.entry import Artifact, TreeMember
 from artifactfs.providers.base import Draft
-from artifactfs.tree.merging import Wanted
+from artifactfs.tree.merging import Wanted, sha256_of
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.vfs.overlay import Edit, Gone, join
 
 # The fact of a try that says what it was to make of each path; what was sent may be there, whatever the answer was.
 SENT = "sent"
+Members = dict[str, TreeMember]
 KINDS = {Kind.FILE: "file", Kind.DIRECTORY: "dir", Kind.SYMLINK: "symlink"}
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A name of a changed tree as it is being published: where it stands, what it stands for, and its bytes."""
+    """A name of a changed tree as it is being published: where it stands, what it stands for, and its bytes.
+
+    ``seen`` is what its writer began with: the hash of a file, or the version that has that; None if nobody has looked.
+    """
 
     path: str
     name: str
@@ -30,23 +33,12 @@ class Taken:
     wanted: Wanted
     edit: Edit | None = None
     staged: Staged | None = None
+    seen: str | Artifact | None = None
 
     @property
     def at(self) -> str:
         """Return the path in the tree that is wanted so."""
         return (self.entry.path if isinstance(self.entry, Gone) else "") or join(self.path, self.name)
-
-    def began_with(self, member: TreeMember) -> TreeMember:
-        """Return what its writer began with, where that is another content than the one in the tree's base.
-
-        The base is of the moment when the first change of the tree was durable, or of its last version; a file may have
-        been open for longer.
-        """
-        seen = self.wanted.base_sha256 if isinstance(self.wanted, Draft) else None
-        content = member.content
-        if seen is None or not isinstance(content, ContentRef | ArchiveMember) or content.sha256 in {None, seen}:
-            return member
-        return replace(member, content=replace(content, sha256=seen))
 
 
 def member_of(node: Node, path: str) -> TreeMember:
@@ -66,4 +58,4 @@ def hash_of(wanted: Draft | TreeMember) -> str:
     """Return what tells one wanted file from another."""
     if isinstance(wanted, Draft):
         return wanted.sha256
-    return getattr(wanted.content, "sha256", None) or f"{wanted.kind}:{wanted.target or ''}"
+    return sha256_of(wanted) or f"{wanted.kind}:{wanted.target or ''}"

@@ -190,6 +190,7 @@ class Versioning:
                 raise errors.Conflict("its changes were published in the same moment; try again")
             records: list[Record] = []
             for (path, name), entry in entries.items():
+                self.fs.writer.beginnings.note(tree, path, name, None)
                 tree.names.setdefault(path, {})[name] = entry
                 tree.records.setdefault((path, name), tree.home.next_number())
                 if isinstance(entry, Node) and entry.kind is Kind.DIRECTORY:

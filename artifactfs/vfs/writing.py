@@ -24,6 +24,7 @@ from artifactfs.providers.base import Change, Publisher
 from artifactfs.tree.nodes import Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.beginning import Beginner
+from artifactfs.vfs.beginnings import Beginnings
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.lineage import Lineage
@@ -62,6 +63,7 @@ class Writer:
     work_trees: WorkTrees = field(init=False)
     lineage: Lineage = field(init=False)
     sealing: Sealing = field(init=False)
+    beginnings: Beginnings = field(init=False)
 
     def __post_init__(self) -> None:
         """Start without edits."""
@@ -72,6 +74,7 @@ class Writer:
         self.writeback = WriteBack(self.context, self.policy)
         self.work_trees = WorkTrees(self.context, self.homes)
         self.lineage = Lineage(self.context, self.writeback)
+        self.beginnings = Beginnings(self.context)
         self.sealing = Sealing(self.context, self.policy, self.writeback, self.work_trees, self.parent_of)
 
     def publisher(self, source: str) -> Publisher:
@@ -179,7 +182,9 @@ class Writer:
         """Begin a new file: a name that only this mount knows, saved when its writers are done."""
         edit = self.beginner.create(parent, name, executable=executable)
         if isinstance(parent.directory, VersionDir):
-            edit.base = self.work_trees.tree(parent).base
+            tree = self.work_trees.tree(parent)
+            self.beginnings.note(tree, parent.directory.path, name, None)
+            edit.base = tree.base
         else:
             self.lineage.take_name(edit, name)
         self.overlay.begin(edit)
