@@ -21,6 +21,7 @@ from artifactfs.journal.staging import Staging
 from artifactfs.journal.states import State
 from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.tree.layout import directory_identity
+from artifactfs.tree.names import raw_name
 from artifactfs.tree.nodes import DirectoryKind, Listed, Node, VersionDir
 from artifactfs.vfs.saved import Saved
 
@@ -170,8 +171,9 @@ class Edit(Job):
 
     @property
     def path(self) -> str:
-        """Return its path in its tree, or its name."""
-        return join(self.directory.path, self.node.name) if isinstance(self.directory, VersionDir) else self.node.name
+        """Return its raw path in its tree, or its name."""
+        place, name = self.directory, self.node.name
+        return join(place.path, raw_name(name, self.node.tree_path)) if isinstance(place, VersionDir) else name
 
     @property
     def stays_here(self) -> bool:
@@ -365,13 +367,8 @@ class Overlay:
 
     def edits_of(self, tree: WorkTree) -> list[Edit]:
         """Return the edits of files that have a name in a tree."""
-        return [
-            edit
-            for edit in self.edits.values()
-            if isinstance(edit.directory, VersionDir)
-            and not edit.is_orphan
-            and (edit.source, edit.directory.artifact.key) == (tree.source, tree.base.key)
-        ]
+        at, named = (tree.source, tree.base.key), (edit for edit in self.edits.values() if not edit.is_orphan)
+        return [e for e in named if isinstance(e.directory, VersionDir) and (e.source, e.directory.artifact.key) == at]
 
     def jobs(self) -> list[Job]:
         """Return everything that is published by itself, oldest first."""

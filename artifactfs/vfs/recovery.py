@@ -198,6 +198,8 @@ class _Recovery:
         )  # fmt: skip
         if not edit.is_local:
             node.artifact = base
+        if edit.in_tree:
+            node.tree_path = str(what.get("raw", ""))  # of a name that was cut nothing else knows what it stands for
         if not self._is_newest(edit, record):
             return
         self._begin(edit, record)

@@ -32,7 +32,7 @@ from artifactfs.vfs.overtaken import conflict_mark
 from artifactfs.vfs.transactions import is_half_done
 from artifactfs.vfs.tree_records import TreeTry, write_tree
 from artifactfs.vfs.tree_settling import Made, TreeSettling
-from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, version_of
+from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, path_of, version_of
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class TreePublisher:
             if isinstance(entry, Gone):
                 found.append(Taken(path, name, entry, None))
             elif (edit := self.context.overlay.edits.get(entry.ino)) is None or self._is_only_moved(edit):
-                found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
+                found.append(Taken(path, name, entry, member_of(entry, path_of(path, name, entry))))
             elif self._is_ready(entry) and not self.is_passing(edit):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
                 earlier, edit.in_flight = edit.in_flight, staged
