@@ -297,15 +297,14 @@ class Overlay:
         if level is None or (entry is not None and level.get(name) is not entry):
             return
         level.pop(name, None)
-        if not level:
-            if isinstance(directory, VersionDir):
-                self.trees[source, directory.artifact.key].names.pop(directory.path, None)
-            else:
-                self._names.pop(key_of(directory, source), None)
+        if not level and isinstance(directory, VersionDir):
+            self.trees[source, directory.artifact.key].names.pop(directory.path, None)
+        elif not level:
+            self._names.pop(key_of(directory, source), None)
 
     def show(self, edit: Edit) -> None:
         """Let an edit's name stand for it."""
-        before = (self._level(edit.directory, edit.source) or {}).get(edit.node.name)
+        before = self.at(edit)
         if isinstance(before, Node) and before is not edit.node and not edit.in_tree and before.ino in self.edits:
             before = self.edits[before.ino].covers  # what that one stood over this one does from here on
         edit.covers = before if isinstance(before, Gone) else edit.covers if before is edit.node else None
@@ -313,7 +312,7 @@ class Overlay:
 
     def hide(self, edit: Edit) -> None:
         """Leave an edit's name to what it stood for before; what was moved to a name in a tree keeps it."""
-        is_shown = (self._level(edit.directory, edit.source) or {}).get(edit.node.name) is edit.node
+        is_shown = self.at(edit) is edit.node
         if is_shown and not self.is_moved(edit):
             self.drop(edit.directory, edit.source, edit.node.name)
             if edit.covers is not None and (edit.in_tree or self._is_gone(edit.directory, edit.source, edit.node.name)):
@@ -359,6 +358,10 @@ class Overlay:
         """Return the removal of the artifact that had a name a moment ago, if it can still be taken back."""
         found = self.removals.get((key_of(directory, source), name))
         return None if found is None or found.is_under_way or found.given_to else found
+
+    def at(self, edit: Edit) -> Node | Gone | None:
+        """Return what the name of an edit stands for."""
+        return (self._level(edit.directory, edit.source) or {}).get(edit.node.name)
 
     def beside(self, edit: Edit, name: str) -> Edit | None:
         """Return the edit of a name in the directory of another one, if there is one."""

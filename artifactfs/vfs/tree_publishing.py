@@ -23,12 +23,13 @@ from artifactfs.model.entry import Artifact, TreeMember
 from artifactfs.providers.base import Draft
 from artifactfs.tree.merging import Merged, Wanted, merge
 from artifactfs.tree.nodes import Node
+from artifactfs.vfs import intents
 from artifactfs.vfs.attempts import begun
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.edit_locks import at_rest
 from artifactfs.vfs.listings import TRANSIENT
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, is_below, join, stays_here
-from artifactfs.vfs.overtaken import conflict_mark
+from artifactfs.vfs.overtaken import conflict_mark, is_taken, stand_beside
 from artifactfs.vfs.transactions import is_half_done
 from artifactfs.vfs.tree_records import TreeTry, write_tree
 from artifactfs.vfs.tree_settling import Made, TreeSettling
@@ -99,6 +100,7 @@ class TreePublisher:
     async def changes(self, tree: WorkTree) -> list[Taken]:
         """Return what would be in the next version of a tree, hashed; bytes that are hashed are not written to."""
         found: list[Taken] = []
+        await self._name_again(tree)
         for path, name, entry in list(tree.entries()):
             if not self._leaves(path, name, entry):
                 continue
@@ -115,6 +117,17 @@ class TreePublisher:
                 draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
                 found.append(Taken(path, name, entry, draft, edit, staged))
         return found
+
+    async def _name_again(self, tree: WorkTree) -> None:
+        """Let saves whose name was given to something else in the moment when they became durable stand beside that."""
+        overlay = self.context.overlay
+        durable = [edit for edit in overlay.edits_of(tree) if edit.staged.sealed and not edit.lock.locked()]
+        for edit in [edit for edit in durable if is_taken(overlay, edit)]:
+            self.context.report(edit.source, edit.shown, stand_beside(overlay, edit))
+            overlay.show(edit)
+            self.context.directories.listings.changed(edit.node.parent, edit.node.name)
+            async with edit.lock:
+                await trio.to_thread.run_sync(edit.home.journal.put, *intents.of_all(edit))
 
     @staticmethod
     def wants(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:
