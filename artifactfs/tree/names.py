@@ -134,6 +134,20 @@ def meant_target(shown: str) -> str | None:
     return target if shown_target(target) == shown else None
 
 
+def raw_name(name: str, known: str = "") -> str:
+    """Return the raw name of what a tree shows as ``name``, of one that was cut by its path ``known``, which is raw."""
+    raw = known.rpartition("/")[2]
+    if raw and encode(raw) == name:
+        return raw
+    title = decode(name)
+    return name if title is None or title in _STEPS or "/" in title else title
+
+
+def encoded(path: str) -> str:
+    """Return a raw path as names of the mount."""
+    return "/".join(map(encode, path.split("/"))) if path else ""
+
+
 def is_legal(name: str) -> bool:
     """Tell whether a person may give this name to a new file: it must come back as it was typed."""
     return 0 < _byte_length(name) <= NAME_MAX and encode(name) == name

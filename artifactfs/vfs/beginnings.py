@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from artifactfs.model.entry import Artifact
 from artifactfs.tree.merging import Began, above, sha256_of
+from artifactfs.tree.names import raw_name
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.overlay import Edit, WorkTree, join
@@ -39,7 +40,7 @@ class Beginnings:
 
     def note(self, tree: WorkTree, directory: str, name: str, node: Node | None) -> None:
         """Remember what a name was that is being changed or taken over: what ``node`` is, or nothing."""
-        at = (node.tree_path if node is not None else "") or join(directory, name)
+        at = join(directory, raw_name(name, node.tree_path if node is not None else ""))
         edit = self.context.overlay.edits.get(node.ino) if node is not None else None
         seen = seen_by(edit) if edit is not None else None
         if seen is not None:

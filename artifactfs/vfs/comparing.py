@@ -19,7 +19,7 @@ from artifactfs.tree.nodes import Node
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.overlay import Gone, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.places import Place
-from artifactfs.vfs.tree_taken import Taken, member_of
+from artifactfs.vfs.tree_taken import Taken, member_of, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Comparing:
             elif (why := self._why_not(entry)) and not also_open:
                 staying.append(Staying(whole, why))
             else:
-                found.append(Taken(path, name, entry, await self._wanted(entry, whole)))
+                found.append(Taken(path, name, entry, await self._wanted(entry, path_of(path, name, entry))))
         return found, staying
 
     def _why_not(self, node: Node) -> str:

@@ -17,8 +17,9 @@ from artifactfs.model.content import Unknown
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.vfs import removals
 from artifactfs.vfs.filesystem import FileSystem
-from artifactfs.vfs.overlay import Edit, Job, Removal, WorkTree, is_below, join
+from artifactfs.vfs.overlay import Edit, Job, Removal, WorkTree, is_below
 from artifactfs.vfs.queue import Item
+from artifactfs.vfs.tree_taken import path_of
 
 At = tuple[str, str]
 """Directory and name in a tree."""
@@ -121,7 +122,7 @@ class GivingUp:
             Conflict: the tree is being published, or somebody writes to one of them.
         """
         overlay, parents = self.fs.writer.overlay, dict[At, int]()
-        tops = [join(*at) for at in wanted]
+        tops = [path_of(*at) for at in tree.entries() if at[:2] in wanted]
         doomed = {(p, n): e for p, n, e in tree.entries() if (p, n) in wanted or any(is_below(p, top) for top in tops)}
         edits = [
             edit
@@ -149,7 +150,7 @@ class GivingUp:
             if isinstance(entry, Node):
                 self.fs.writer.overlay.leave(entry)
                 if entry.kind is Kind.DIRECTORY:
-                    tree.opaque.discard(join(path, name))
+                    tree.opaque.discard(path_of(path, name, entry))
             if (number := tree.records.pop((path, name), None)) is not None:
                 dropped.append(number)
             if path in tree.names and not tree.names[path]:

@@ -17,6 +17,7 @@ from artifactfs.model.content import Content, Exact
 from artifactfs.model.entry import Accepts, Artifact, DirRef, Role, SingleFile, TreeMember, Version
 from artifactfs.tree.inodes import number
 from artifactfs.tree.merging import Began
+from artifactfs.tree.names import raw_name
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs.overlay import Edit, Gone, Job, Removal, Spot, WorkTree, join
 
@@ -90,7 +91,7 @@ def of_edit(edit: Edit, staged: Staged | None = None) -> Record:
         "kind": FILE, **_spot(edit.directory), "name": edit.node.name, "base": _artifact_text(edit.base),
         "base_sha256": edit.base_sha256, "unhashed": edit.is_unhashed, "local": edit.is_local, "after": behind,
         "instead": edit.backup.number if edit.backup and edit.backup is not own else None,
-        "over": list(edit.over), "doomed": edit.doomed, "at_ns": time.time_ns(),
+        "over": list(edit.over), "doomed": edit.doomed, "at_ns": time.time_ns(), "raw": edit.path,
         "replaces": edit.replaces.number if edit.replaces else None,
     }  # fmt: skip
     record = _record(edit, what)
@@ -165,6 +166,8 @@ def began_of(path: str, what: dict[str, Any]) -> Began:
 def of_name(tree: WorkTree, path: str, name: str, entry: Node | Gone) -> Record:
     """Return the record of what a name in a changed tree stands for, if that is no edit."""
     what: dict[str, Any] = {"kind": NAME, "of": tree.number, "path": path, "name": name}
+    if isinstance(entry, Node):
+        what["raw"] = join(path, raw_name(name, entry.tree_path))
     if isinstance(entry, Gone):
         what.update({"is": "gone", "was": entry.path})
     else:
@@ -180,16 +183,17 @@ def name_of(what: dict[str, Any], tree: WorkTree) -> Node | Gone:
     """Return what a name in a changed tree stands for."""
     if what["is"] == "gone":
         return Gone(str(what["was"]))
-    node = made_node(tree, str(what["path"]), str(what["name"]), Kind(what["is"]), int(what["mtime_ns"]))
+    at = str(what["path"]), str(what["name"])
+    node = made_node(tree, *at, Kind(what["is"]), int(what["mtime_ns"]), str(what.get("raw", "")))
     node.executable, node.target = bool(what["executable"]), what["target"]
     node.content = _content_of(what["content"])
     node.size = Exact(int(what["size"]))
     return node
 
 
-def made_node(tree: WorkTree, path: str, name: str, kind: Kind, mtime_ns: int) -> Node:
-    """Return a node of something that was made in a tree here."""
-    whole = join(path, name)
+def made_node(tree: WorkTree, path: str, name: str, kind: Kind, mtime_ns: int, known: str = "") -> Node:
+    """Return a node of something that was made in a tree here, or stands there under a raw path that is ``known``."""
+    whole = join(path, raw_name(name, known))
     identity = ("made", tree.source, tree.base.key, whole, kind.value, str(mtime_ns))
     below = VersionDir(tree.base, tree.base.current, whole, present=True) if kind is Kind.DIRECTORY else None
     return Node(

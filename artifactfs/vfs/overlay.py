@@ -22,6 +22,7 @@ from artifactfs.journal.states import State
 from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.tree.layout import directory_identity
 from artifactfs.tree.merging import Began
+from artifactfs.tree.names import raw_name
 from artifactfs.tree.nodes import DirectoryKind, Listed, Node, VersionDir
 from artifactfs.vfs.saved import Saved
 
@@ -171,8 +172,9 @@ class Edit(Job):
 
     @property
     def path(self) -> str:
-        """Return its path in its tree, or its name."""
-        return join(self.directory.path, self.node.name) if isinstance(self.directory, VersionDir) else self.node.name
+        """Return its raw path in its tree, or its name."""
+        place, name = self.directory, self.node.name
+        return join(place.path, raw_name(name, self.node.tree_path)) if isinstance(place, VersionDir) else name
 
     @property
     def stays_here(self) -> bool:
@@ -295,15 +297,14 @@ class Overlay:
         if level is None or (entry is not None and level.get(name) is not entry):
             return
         level.pop(name, None)
-        if not level:
-            if isinstance(directory, VersionDir):
-                self.trees[source, directory.artifact.key].names.pop(directory.path, None)
-            else:
-                self._names.pop(key_of(directory, source), None)
+        if not level and isinstance(directory, VersionDir):
+            self.trees[source, directory.artifact.key].names.pop(directory.path, None)
+        elif not level:
+            self._names.pop(key_of(directory, source), None)
 
     def show(self, edit: Edit) -> None:
         """Let an edit's name stand for it."""
-        before = (self._level(edit.directory, edit.source) or {}).get(edit.node.name)
+        before = self.at(edit)
         if isinstance(before, Node) and before is not edit.node and not edit.in_tree and before.ino in self.edits:
             before = self.edits[before.ino].covers  # what that one stood over this one does from here on
         edit.covers = before if isinstance(before, Gone) else edit.covers if before is edit.node else None
@@ -311,7 +312,7 @@ class Overlay:
 
     def hide(self, edit: Edit) -> None:
         """Leave an edit's name to what it stood for before; what was moved to a name in a tree keeps it."""
-        is_shown = (self._level(edit.directory, edit.source) or {}).get(edit.node.name) is edit.node
+        is_shown = self.at(edit) is edit.node
         if is_shown and not self.is_moved(edit):
             self.drop(edit.directory, edit.source, edit.node.name)
             if edit.covers is not None and (edit.in_tree or self._is_gone(edit.directory, edit.source, edit.node.name)):
@@ -358,6 +359,10 @@ class Overlay:
         found = self.removals.get((key_of(directory, source), name))
         return None if found is None or found.is_under_way or found.given_to else found
 
+    def at(self, edit: Edit) -> Node | Gone | None:
+        """Return what the name of an edit stands for."""
+        return (self._level(edit.directory, edit.source) or {}).get(edit.node.name)
+
     def beside(self, edit: Edit, name: str) -> Edit | None:
         """Return the edit of a name in the directory of another one, if there is one."""
         entry = (self._level(edit.directory, edit.source) or {}).get(name)
@@ -365,13 +370,8 @@ class Overlay:
 
     def edits_of(self, tree: WorkTree) -> list[Edit]:
         """Return the edits of files that have a name in a tree."""
-        return [
-            edit
-            for edit in self.edits.values()
-            if isinstance(edit.directory, VersionDir)
-            and not edit.is_orphan
-            and (edit.source, edit.directory.artifact.key) == (tree.source, tree.base.key)
-        ]
+        at, named = (tree.source, tree.base.key), (edit for edit in self.edits.values() if not edit.is_orphan)
+        return [e for e in named if isinstance(e.directory, VersionDir) and (e.source, e.directory.artifact.key) == at]
 
     def jobs(self) -> list[Job]:
         """Return everything that is published by itself, oldest first."""

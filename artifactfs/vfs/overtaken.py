@@ -15,10 +15,11 @@ import trio
 from artifactfs import errors
 from artifactfs.journal.states import State
 from artifactfs.tree.merging import marked
+from artifactfs.tree.names import encode
 from artifactfs.tree.nodes import Listed, Node
 from artifactfs.vfs import attempts
 from artifactfs.vfs.context import Context
-from artifactfs.vfs.overlay import Edit, key_of
+from artifactfs.vfs.overlay import Edit, Overlay, key_of
 from artifactfs.vfs.removal_publishing import Removals
 
 # Saves of one file that are overtaken in the same second; more would be a loop of ours.
@@ -28,6 +29,30 @@ MAX_COPIES = 20
 def conflict_mark() -> str:
     """Return what a name says of a save that came too late."""
     return time.strftime("conflict %Y-%m-%d %H.%M.%S")
+
+
+def is_taken(overlay: Overlay, edit: Edit) -> bool:
+    """Tell whether the name of an edit in a tree stands for something else that was changed here: another inode."""
+    entry = overlay.at(edit)
+    return edit.in_tree and isinstance(entry, Node) and entry.ino != edit.node.ino
+
+
+def stand_beside(overlay: Overlay, edit: Edit) -> str:
+    """Let an edit in a tree be a new file beside the one that has its name; return what is said of that.
+
+    Nobody is asked whether the new name is free: the number of a draft is of this edit alone.
+    """
+    node, wanted = edit.node, edit.node.name
+    overlay.hide(edit)
+    overlay.leave(node)
+    above, slash, raw = edit.path.rpartition("/")
+    kept = marked(raw, f"{conflict_mark()} {edit.number}")
+    node.name, node.tree_path = encode(kept), above + slash + kept
+    node.identity, node.version = ("draft", edit.source, str(edit.staged.path)), None
+    edit.base_sha256, edit.is_unhashed, edit.is_local, edit.covers = None, False, True, None
+    message = f"another save here has its name; this save is kept as {node.name!r}"
+    overlay.notices[key_of(edit.directory, edit.source), wanted] = errors.Conflict(message)
+    return message
 
 
 @dataclass(slots=True)

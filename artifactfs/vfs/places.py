@@ -105,19 +105,14 @@ class Place:
         if self.workflow is None:
             raise errors.InvalidRequest("this artifact is in no workflow: its versions have no path")
         if self.is_tree:
-            inner = encoded(path)
+            inner = names.encoded(path)
         else:
             inner = names.with_extension(names.encode(self.artifact.path[-1]), self.artifact.media_type)
         return f"{self.workflow}/.artifacts/{names.encode(self.artifact.id)}/versions/{name}/{inner}".strip("/")
 
     def in_present(self, path: str) -> str:
         """Return the path below the mount point of a file of the artifact as it is shown now."""
-        return f"{self.shown}/{encoded(path)}".strip("/") if self.is_tree else self.shown.strip("/")
-
-
-def encoded(path: str) -> str:
-    """Return a raw path as names of the mount."""
-    return "/".join(names.encode(part) for part in path.split("/")) if path else ""
+        return f"{self.shown}/{names.encoded(path)}".strip("/") if self.is_tree else self.shown.strip("/")
 
 
 async def locate(fs: FileSystem, path: str) -> Place:
@@ -142,7 +137,7 @@ async def locate(fs: FileSystem, path: str) -> Place:
     if isinstance(inside, VersionDir):
         if not inside.present:
             raise errors.InvalidRequest(f"{path} is in a past version; name the artifact itself")
-        raw = inside.path if node.directory else join(inside.path, names.decode(node.name) or node.name)
+        raw = inside.path if node.directory else join(inside.path, names.raw_name(node.name))
         return _in_tree(fs, inside.artifact, trail, list(todo), (node.tree_path or raw, workflow))
     if node.artifact is None or node.kind is not Kind.FILE:
         what = "is not at its service yet" if edit is not None else "is not part of an artifact"

@@ -15,6 +15,7 @@ import trio
 
 from artifactfs import errors
 from artifactfs.journal.states import State
+from artifactfs.tree.names import encoded
 from artifactfs.tree.nodes import Node, VersionDir
 from artifactfs.vfs.overlay import Edit, Gone, Job, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.transactions import HALF_DONE, is_half_done
@@ -110,7 +111,7 @@ def _of_tree(writer: Writer, tree: WorkTree) -> list[Item]:
             continue
         what = "remove" if isinstance(entry, Gone) else "make" if entry.content is None else "move"
         number = tree.records.get((path, name), tree.number)
-        row = _row(tree, tree, f"{tree.shown}/{join(path, name)}".lstrip("/"), what, 0, number)
+        row = _row(tree, tree, f"{tree.shown}/{join(encoded(path), name)}".lstrip("/"), what, 0, number)
         items.append(Item(row, tree, at=(path, name)))
     return items
 

@@ -20,6 +20,7 @@ from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import intents, removals
 from artifactfs.vfs.overlay import Edit, Gone, Job, Key, Removal, WorkTree, key_of
+from artifactfs.vfs.overtaken import stand_beside
 from artifactfs.vfs.tree_taken import SENT
 from artifactfs.vfs.writing import Writer
 
@@ -37,6 +38,7 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
         for record, staged in left:
             if record.what.get("kind") == kind:
                 work.take(kind, record, staged)
+    await _write_down(home, work.beside)
     unread = set(home.journal.numbers()) - {record.number for record, _ in left}
     lost = home.lost
     for path in lost:
@@ -48,6 +50,14 @@ async def recover(writer: Writer, source: str, home: Staging) -> int:
         if tree.home is home:
             writer.writeback.schedule_tree(tree)
     return work.taken
+
+
+async def _write_down(home: Staging, renamed: list[Edit]) -> None:
+    records = [record for edit in renamed for record in intents.of_all(edit)]
+    try:
+        await trio.to_thread.run_sync(home.journal.put, *records)
+    except OSError as error:  # then the next mount finds another name for them
+        log.info("the new names of unfinished saves are not written down: %s", error)
 
 
 def _living(home: Staging) -> list[Left]:
@@ -78,6 +88,7 @@ class _Recovery:
         self.removals: dict[int, Removal] = {}
         self.edits: dict[int, Edit] = {}
         self.newest: dict[tuple[Key, str], tuple[Edit, int]] = {}
+        self.beside: list[Edit] = []
         self.taken = 0
 
     def take(self, kind: str, record: Record, staged: Staged | None) -> None:
@@ -141,6 +152,11 @@ class _Recovery:
         """Tell whether an edit is the latest of its name; of two, the earlier one was only not forgotten yet."""
         name, written = (key_of(edit.directory, self.source), edit.node.name), int(record.what["at_ns"])
         known, before = self.newest.get(name, (None, 0))
+        if known is not None and edit.in_tree:
+            # One that has taken the place of another says so; of these both were saved, by who had seen other contents.
+            self._keep_both(known)
+            self.newest[name] = (edit, written)
+            return True
         if known is not None and before > written:
             if not self.writer.lineage.inherit(known, edit):  # nobody knows what became of it: that goes first
                 self.home.discard(edit.staged)
@@ -155,6 +171,13 @@ class _Recovery:
             self.home.discard(known.staged)
         self.newest[name] = (edit, written)
         return True
+
+    def _keep_both(self, earlier: Edit) -> None:
+        """Let the save of who began earlier stand beside another one of its name."""
+        where, message = earlier.shown, stand_beside(self.writer.overlay, earlier)
+        self.writer.overlay.show(earlier)
+        self.beside.append(earlier)
+        self.writer.context.report(self.source, where, message)
 
     def _go_on(self, earlier: Edit, record: Record, staged: Staged) -> None:
         """Let bytes be what an edit becomes after those that were being published."""
@@ -199,6 +222,8 @@ class _Recovery:
         )  # fmt: skip
         if not edit.is_local:
             node.artifact = base
+        if edit.in_tree:
+            node.tree_path = str(what.get("raw", ""))  # of a name that was cut nothing else knows what it stands for
         if not self._is_newest(edit, record):
             return
         self._begin(edit, record)

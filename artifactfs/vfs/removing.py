@@ -20,8 +20,9 @@ from artifactfs.vfs import intents, removals
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.namespace import Namespace, changeable, path_in_tree, standing
-from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal, WorkTree, join
+from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal, WorkTree
 from artifactfs.vfs.tree_records import write_tree
+from artifactfs.vfs.tree_taken import path_of
 from artifactfs.vfs.writing import Writer
 
 
@@ -87,10 +88,10 @@ class Remover:
         path = path_in_tree(parent)
         dropped = tree.records.pop((path, name), None)
         level = tree.names.setdefault(path, {})
-        level.pop(name, None)
+        was = level.pop(name, None)
         records: list[Record] = []
         base = None if path in tree.opaque else await self._in_base(parent, name)
-        whole = join(path, name)
+        whole = path_of(path, name, base or was or Gone())
         if base is not None or tree.may_be_sent(whole):
             level[name] = Gone(base.tree_path if base is not None else whole)
             tree.records[path, name] = tree.home.next_number()

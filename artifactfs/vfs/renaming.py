@@ -15,6 +15,7 @@ from artifactfs import errors
 from artifactfs.journal.droppings import is_dropping
 from artifactfs.model.entry import Accepts, Artifact
 from artifactfs.providers.base import Change
+from artifactfs.tree.names import raw_name
 from artifactfs.tree.nodes import Kind, Listed, Node, VersionDir
 from artifactfs.vfs import attempts, intents
 from artifactfs.vfs.directories import Directories
@@ -139,7 +140,8 @@ class Renamer:
             self.namespace.changed(old_tree)
         if isinstance(place, VersionDir):
             edit.base, edit.base_sha256 = self.writer.work_trees.tree(move.new_parent).base, None
-            node.artifact, node.tree_path = place.artifact, join(place.path, move.new_name)
+            known = move.target.tree_path if move.target else ""
+            node.artifact, node.tree_path = place.artifact, join(place.path, raw_name(move.new_name, known))
         else:
             self._stand_for(edit, move.target, replaced)
         if replaced is not None:

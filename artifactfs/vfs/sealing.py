@@ -21,6 +21,7 @@ from artifactfs.vfs import intents, removals
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.edit_locks import at_rest
 from artifactfs.vfs.overlay import Edit, Overlay, WorkTree, key_of
+from artifactfs.vfs.overtaken import is_taken, stand_beside
 from artifactfs.vfs.tree_records import write_tree
 from artifactfs.vfs.twins import twin
 from artifactfs.vfs.work_trees import WorkTrees
@@ -111,14 +112,28 @@ class Sealing:
             edit.state = after(edit.state, Event.SEAL)
             await trio.to_thread.run_sync(edit.home.seal, edit.staged, intents.of_edit(edit), *others)
             if not edit.is_orphan and self.overlay.edits.get(edit.node.ino) is edit:
-                # From here on the name stands for this, also when somebody else saves the file meanwhile.
-                self.overlay.show(edit)
-                self.context.directories.listings.announcer.stands(edit.node.parent, edit.node.name)
+                await self._show(edit)
             if edit.backup is not None:
                 backup, edit.backup = edit.backup, None
                 await trio.to_thread.run_sync(edit.home.discard, backup)
             if edit.replaces is not None:
                 await self._settle_removal(edit)
+
+    async def _show(self, edit: Edit) -> None:
+        """Let the name of an edit stand for it from here on, also when somebody else saves the file meanwhile.
+
+        Who has a file of a tree open that others have saved since may find that another save of this mount, of who has
+        seen theirs, stands there by now: of two inodes both are kept.
+        """
+        wanted, kept = edit.node.name, ""
+        if is_taken(self.overlay, edit):
+            kept = stand_beside(self.overlay, edit)
+        self.overlay.show(edit)
+        self.context.directories.listings.announcer.stands(edit.node.parent, edit.node.name)
+        if kept:
+            self.context.directories.listings.changed(edit.node.parent, wanted)
+            self.context.report(edit.source, edit.shown, kept)
+            await trio.to_thread.run_sync(edit.home.journal.put, *intents.of_all(edit))
 
     async def _settle_removal(self, edit: Edit) -> None:
         """Forget the removal of an artifact that an edit goes on with: that edit is durable now."""

@@ -22,17 +22,18 @@ from artifactfs.model.content import Content
 from artifactfs.model.entry import Artifact, TreeMember
 from artifactfs.tree.merging import Merged, Wanted, merge, overlooked
 from artifactfs.tree.nodes import Node
+from artifactfs.vfs import intents
 from artifactfs.vfs.attempts import begun
 from artifactfs.vfs.beginnings import seen_by
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.edit_locks import at_rest
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, join, stays_here
-from artifactfs.vfs.overtaken import conflict_mark
+from artifactfs.vfs.overtaken import conflict_mark, is_taken, stand_beside
 from artifactfs.vfs.transactions import is_half_done
 from artifactfs.vfs.tree_bases import TreeBases
 from artifactfs.vfs.tree_records import TreeTry, write_tree
 from artifactfs.vfs.tree_settling import Basis, Made, TreeSettling
-from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, version_of
+from artifactfs.vfs.tree_taken import SENT, Taken, hash_of, member_of, path_of, version_of
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +100,14 @@ class TreePublisher:
     async def changes(self, tree: WorkTree) -> list[Taken]:
         """Return what would be in the next version of a tree, hashed; bytes that are hashed are not written to."""
         found: list[Taken] = []
+        await self._name_again(tree)
         for path, name, entry in list(tree.entries()):
             if not self._leaves(path, name, entry):
                 continue
             if isinstance(entry, Gone):
                 found.append(Taken(path, name, entry, None))
             elif (edit := self.context.overlay.edits.get(entry.ino)) is None or self._is_only_moved(edit):
-                found.append(Taken(path, name, entry, member_of(entry, join(path, name))))
+                found.append(Taken(path, name, entry, member_of(entry, path_of(path, name, entry))))
             elif self._is_ready(entry) and not self.is_passing(edit):
                 staged = edit.in_flight if edit.is_ready and edit.in_flight else edit.staged
                 # Now: it may be renamed while the version is made, and what stands there then says nothing of this.
@@ -117,6 +119,17 @@ class TreePublisher:
                 draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
                 found.append(Taken(path, name, entry, draft, edit, staged, seen))
         return found
+
+    async def _name_again(self, tree: WorkTree) -> None:
+        """Let saves whose name was given to something else in the moment when they became durable stand beside that."""
+        overlay = self.context.overlay
+        durable = [edit for edit in overlay.edits_of(tree) if edit.staged.sealed and not edit.lock.locked()]
+        for edit in [edit for edit in durable if is_taken(overlay, edit)]:
+            self.context.report(edit.source, edit.shown, stand_beside(overlay, edit))
+            overlay.show(edit)
+            self.context.directories.listings.changed(edit.node.parent, edit.node.name)
+            async with edit.lock:
+                await trio.to_thread.run_sync(edit.home.journal.put, *intents.of_all(edit))
 
     @staticmethod
     def wants(tree: WorkTree, taken: list[Taken], members: Mapping[str, TreeMember]) -> dict[str, Wanted]:

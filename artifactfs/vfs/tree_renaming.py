@@ -15,6 +15,7 @@ import trio
 from artifactfs import errors
 from artifactfs.journal.records import Record
 from artifactfs.providers.base import Change
+from artifactfs.tree.names import encoded, raw_name
 from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.directories import Directories
@@ -110,11 +111,13 @@ class TreeRenamer:
         begun = [(move.new_parent, move.new_name, move.target), (move.old_parent, move.old_name, move.node)]
         for parent, name, node in (*begun, *((parent, child.name, child) for parent, child in below)):
             self.writer.beginnings.note(tree, path_in_tree(parent), name, node)
-        records = self._put(tree, move.new_parent, move.new_name, move.node)
+        old = join(path_in_tree(move.old_parent), raw_name(move.old_name, move.node.tree_path))
+        known = move.target.tree_path if move.target is not None else ""
+        records = self._put(tree, move.new_parent, move.new_name, move.node, known)
         for parent, child in below:
-            records += self._put(tree, parent, child.name, child)
+            records += self._put(tree, parent, child.name, child, child.tree_path)
         left, dropped = await self.remover.vacated(move.old_parent, tree, move.old_name)
-        dropped += self._clear(tree, path_at(move.old_parent, move.old_name), move.node)
+        dropped += self._clear(tree, old, move.node)
         # At once: after a kill it has the old name or the new one.
         await write_tree(tree, *records, *left, drop=dropped)
 
@@ -156,19 +159,22 @@ class TreeRenamer:
         if listed.get(node.name) is node:
             listed[node.name] = copy(node)
 
-    def _put(self, tree: WorkTree, parent: Node, name: str, node: Node) -> list[Record]:
-        """Let a node stand at a name of a tree; return what has to be written down of it."""
+    def _put(self, tree: WorkTree, parent: Node, name: str, node: Node, known: str) -> list[Record]:
+        """Let a node stand at a name of a tree; return what has to be written down of it.
+
+        ``known`` is a raw path that is shown under that name, if there is one.
+        """
         place = parent.directory
         if not isinstance(place, VersionDir):
             raise TypeError(parent)
-        path = join(place.path, name)
+        path = join(place.path, raw_name(name, known))
         self.overlay.leave(node)
         edit = self.overlay.edits.get(node.ino)
         if edit is not None:
             self.overlay.hide(edit)
             # What its writer began with stood under another name: of what stands under this one it says nothing.
             edit.directory, edit.is_local, edit.base_sha256, edit.is_unhashed = place, True, None, False
-            edit.shown = join(tree.shown, path) if tree.shown else edit.shown
+            edit.shown = join(tree.shown, encoded(path)) if tree.shown else edit.shown
         node.name, node.tree_path = name, path
         node.parent = parent.ino or node.parent
         # Whatever will be listed where it was is not this.

@@ -22,6 +22,7 @@ from artifactfs.model.entry import Artifact
 from artifactfs.providers.base import Draft
 from artifactfs.tree.layout import Level
 from artifactfs.tree.merging import Began, Merged
+from artifactfs.tree.names import encode, encoded
 from artifactfs.tree.nodes import Kind, Node, VersionDir
 from artifactfs.vfs import intents
 from artifactfs.vfs.beginnings import Beginnings
@@ -179,8 +180,8 @@ class TreeSettling:
     def _keep_away(tree: WorkTree, one: Taken, merged: Merged | None, *, is_there: bool) -> None:
         """Hide what was just published, under its name or beside it, if it was taken away since."""
         at = (merged.beside if merged else {}).get(one.at, one.at)
-        directory, _, name = at.rpartition("/")
-        names = tree.names[one.path]
+        directory, _, raw = at.rpartition("/")
+        names, name = tree.names[one.path], one.name if at == one.at else encode(raw)
         if not is_there and one.wanted is not None and directory == one.path and name not in names:
             names[name] = Gone(at)
             tree.records[one.path, name] = tree.home.next_number()
@@ -197,7 +198,7 @@ class TreeSettling:
         if not isinstance(node, Node):
             return
         kept = (merged.beside if merged else {}).get(path, path)
-        name = kept.rpartition("/")[2]
+        name = one.name if kept == path else encode(kept.rpartition("/")[2])
         if kept.rpartition("/")[0] != one.path:
             self.context.directories.listings.changed(node.parent, one.name)
             return  # in a directory that is kept beside; it is looked up there anew
@@ -237,10 +238,10 @@ class TreeSettling:
     def _tell_conflicts(self, tree: WorkTree, merged: Merged | None) -> None:
         for path, kept in (merged.beside if merged else {}).items():
             directory, _, name = path.rpartition("/")
-            message = f"somebody else changed it first; this save is kept as {kept.rpartition('/')[2]!r}"
-            at = (("tree", tree.source, tree.base.key, directory), name)
+            message = f"somebody else changed it first; this save is kept as {encode(kept.rpartition('/')[2])!r}"
+            at = (("tree", tree.source, tree.base.key, directory), encode(name))
             self.context.overlay.notices[at] = errors.Conflict(message)
-            self.context.report(tree.source, f"{tree.shown}/{path}".lstrip("/"), message)
+            self.context.report(tree.source, f"{tree.shown}/{encoded(path)}".lstrip("/"), message)
         for path in merged.kept if merged else ():
             message = "somebody else changed it while it was removed here; it stays"
-            self.context.report(tree.source, f"{tree.shown}/{path}".lstrip("/"), message)
+            self.context.report(tree.source, f"{tree.shown}/{encoded(path)}".lstrip("/"), message)

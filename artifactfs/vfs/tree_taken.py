@@ -11,6 +11,7 @@ from artifactfs.journal.drafts import Staged
 from artifactfs.model.entry import Artifact, TreeMember
 from artifactfs.providers.base import Draft
 from artifactfs.tree.merging import Wanted, sha256_of
+from artifactfs.tree.names import raw_name
 from artifactfs.tree.nodes import Kind, Node
 from artifactfs.vfs.overlay import Edit, Gone, join
 
@@ -38,7 +39,13 @@ class Taken:
     @property
     def at(self) -> str:
         """Return the path in the tree that is wanted so."""
-        return (self.entry.path if isinstance(self.entry, Gone) else "") or join(self.path, self.name)
+        return path_of(self.path, self.name, self.entry)
+
+
+def path_of(path: str, name: str, entry: Node | Gone) -> str:
+    """Return the raw path in its tree of what a name stands for, in a directory whose path is raw."""
+    known = entry.path if isinstance(entry, Gone) else entry.tree_path
+    return (known if isinstance(entry, Gone) else "") or join(path, raw_name(name, known))
 
 
 def member_of(node: Node, path: str) -> TreeMember:

@@ -25,8 +25,9 @@ from artifactfs.vfs.comparing import Comparing, Difference, Staying
 from artifactfs.vfs.filesystem import FileSystem
 from artifactfs.vfs.giving_up import GivingUp
 from artifactfs.vfs.overlay import Edit, Gone, WorkTree, is_below, join, stays_here
-from artifactfs.vfs.places import Place, encoded, locate
+from artifactfs.vfs.places import Place, locate
 from artifactfs.vfs.tree_records import write_tree
+from artifactfs.vfs.tree_taken import path_of
 
 KINDS = {"file": Kind.FILE, "dir": Kind.DIRECTORY, "symlink": Kind.SYMLINK}
 Members = dict[str, TreeMember]
@@ -169,8 +170,8 @@ class Versioning:
             return
         waiting = {
             (path, name)
-            for path, name, _ in tree.entries()
-            if is_below(join(path, name), place.path) and not stays_here(join(path, name))
+            for path, name, entry in tree.entries()
+            if is_below(path_of(path, name, entry), place.path) and not stays_here(join(path, name))
         }
         if not waiting:
             return
@@ -199,7 +200,7 @@ class Versioning:
             await write_tree(tree, *records)
         for path, name in entries:
             try:
-                parent = (await self.fs.walk(f"{tree.shown}/{encoded(path)}")).ino
+                parent = (await self.fs.walk(f"{tree.shown}/{names.encoded(path)}")).ino
             except errors.ArtifactFSError:
                 continue  # a directory that comes back: the kernel has nothing of it
             self.fs.directories.listings.changed(parent, name)

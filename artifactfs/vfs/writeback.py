@@ -20,6 +20,7 @@ import trio
 from artifactfs import errors, observe
 from artifactfs.journal.droppings import is_passing
 from artifactfs.journal.states import Event, State, after
+from artifactfs.tree.names import encoded
 from artifactfs.tree.nodes import VersionDir
 from artifactfs.vfs.attempts import begun
 from artifactfs.vfs.context import PASSES, Context
@@ -105,7 +106,7 @@ class WriteBack:
         elif isinstance(edit.directory, VersionDir):
             tree = self.overlay.tree_of(edit.directory, edit.source)
             if tree is not None:
-                tree.shown = tree.shown or edit.shown.removesuffix(edit.path).rstrip("/")
+                tree.shown = tree.shown or edit.shown.removesuffix(encoded(edit.path)).rstrip("/")
                 edit.due_at = trio.current_time() + self.policy.pause_s(edit)
                 self.schedule_tree(tree)
         else:

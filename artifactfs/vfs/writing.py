@@ -29,6 +29,7 @@ from artifactfs.vfs.context import Context
 from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.lineage import Lineage
 from artifactfs.vfs.overlay import Edit, Overlay, key_of
+from artifactfs.vfs.overtaken import is_taken
 from artifactfs.vfs.sealing import Sealing
 from artifactfs.vfs.sources import Source
 from artifactfs.vfs.work_trees import WorkTrees
@@ -183,8 +184,11 @@ class Writer:
         edit = self.beginner.create(parent, name, executable=executable)
         if isinstance(parent.directory, VersionDir):
             tree = self.work_trees.tree(parent)
-            self.beginnings.note(tree, parent.directory.path, name, None)
             edit.base = tree.base
+            if is_taken(self.overlay, edit):
+                edit.home.discard(edit.staged)
+                raise errors.StaleContent("a save has taken this name in the same moment")
+            self.beginnings.note(tree, parent.directory.path, name, None)
         else:
             self.lineage.take_name(edit, name)
         self.overlay.begin(edit)

@@ -29,12 +29,24 @@ def pushed_archive(lab: Lab, archive: bytes) -> Callable[[], dict[str, str]]:
     (kept / f"{version.id}.tar.gz").write_bytes(archive)
 
     def links() -> dict[str, str]:
-        newest = max(lab.store.versions(tree.id), key=lambda one: one.seq)
-        assert newest.seq == 2
-        with tarfile.open(kept / f"{newest.id}.tar.gz") as pushed:
+        with tarfile.open(_newest(lab, tree.id)) as pushed:
             return {info.name: info.linkname for info in pushed if info.issym()}
 
     return links
+
+
+def _newest(lab: Lab, tree: str) -> Path:
+    newest = max(lab.store.versions(tree), key=lambda one: one.seq)
+    assert newest.seq == 2
+    return lab.store.root / "archives" / f"{newest.id}.tar.gz"
+
+
+def pushed_files(lab: Lab) -> dict[bytes, bytes]:
+    """Return the files of the next version of ``hostile`` by their raw names."""
+    (tree,) = [one for one in lab.store.artifacts() if one.name == "hostile"]
+    with tarfile.open(_newest(lab, tree.id)) as pushed:
+        files = ((info, pushed.extractfile(info)) for info in pushed)
+        return {info.name.encode("utf-8", "surrogateescape"): file.read() for info, file in files if file is not None}
 
 
 def test_links_that_are_shown_as_text_stay_links_in_the_next_version(lab: Lab, tmp_path: Path) -> None:
@@ -67,3 +79,63 @@ def test_a_link_that_is_made_to_a_name_as_it_is_shown_is_sent_to_the_name_that_i
         mount.artifactfs("flush", str(here))
         assert {name: (here / name).read_bytes() for name in ("new", "old")} == {"new": b"one", "old": b"two"}
     assert pushed() == {"new": "./t\x01", "old": "t^01"}
+
+
+# Raw names and how they are shown: with control characters, one that turns the text, in such a directory, too long.
+NAMES = {
+    b"x\ny": "x^0Ay", b"a\xe2\x80\xaeb": "a^E2^80^AEb", b"d\x02/t\x01": "d^02/t^01", b"d\x02/plain": "d^02/plain",
+    b"\x01" * 90: "",
+}  # fmt: skip
+
+
+def _in_place(path: Path) -> None:
+    path.write_bytes(b"mine")
+
+
+def _by_rename(path: Path) -> None:
+    new = path.with_name("new")
+    new.write_bytes(b"mine")
+    new.rename(path)
+
+
+@pytest.mark.parametrize("save", [_in_place, _by_rename])
+def test_a_save_under_a_name_as_it_is_shown_is_the_next_version_of_the_file_that_it_stands_for(
+    lab: Lab, tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    """It must not become another file, beside the one that keeps its old content and its name."""
+    packed = Tar()
+    for raw in NAMES:
+        packed.add(raw, b"old")
+    pushed_archive(lab, packed.good().gz())
+    with mounted(tmp_path, demo_tree.sources(lab), names=("vm0",)) as mount:
+        here = mount.path / "artifacts/hostile"
+        (cut,) = [name for name in os.listdir(here) if "^~" in name]
+        files = {raw: here / (shown or cut) for raw, shown in NAMES.items()}
+        before = sorted(path.relative_to(here) for path in here.rglob("*"))
+        for path in files.values():
+            assert path.read_bytes() == b"old"
+            save(path)
+        mount.artifactfs("flush", str(here))
+        assert {path.read_bytes() for path in files.values()} == {b"mine"}
+        assert sorted(path.relative_to(here) for path in here.rglob("*")) == before
+    assert pushed_files(lab) == {**dict.fromkeys(NAMES, b"mine"), b"good.txt": b"good\n"}
+
+
+def test_what_is_renamed_with_its_directory_keeps_the_names_that_cannot_be_shown(lab: Lab, tmp_path: Path) -> None:
+    packed = Tar()
+    for raw in NAMES:
+        packed.add(raw, b"old")
+    pushed_archive(lab, packed.good().gz())
+    with mounted(tmp_path, demo_tree.sources(lab), names=("vm0",)) as mount:
+        here = mount.path / "artifacts/hostile"
+        (here / "d^02/t^01").write_bytes(b"mine")
+        (here / "d^02").rename(here / "moved")
+        (here / "x^0Ay").rename(here / "plain")
+        mount.artifactfs("flush", str(here))
+        assert sorted(os.listdir(here / "moved")) == ["plain", "t^01"]
+        assert {path: (here / path).read_bytes() for path in ("moved/t^01", "plain")} == {
+            "moved/t^01": b"mine", "plain": b"old",
+        }  # fmt: skip
+    kept = {b"a\xe2\x80\xaeb": b"old", b"\x01" * 90: b"old", b"good.txt": b"good\n"}
+    moved = {b"moved/t\x01": b"mine", b"moved/plain": b"old", b"plain": b"old"}
+    assert pushed_files(lab) == {**kept, **moved}
