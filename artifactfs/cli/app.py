@@ -235,7 +235,7 @@ def cache_check(
     repair: Annotated[bool, typer.Option("--repair", help="Forget what is damaged; it is fetched again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Verify every block in the cache; fails if one is damaged and not repaired."""
+    """Verify every block and database of the cache; fails if one is damaged and not repaired."""
     from artifactfs.cli import cache
 
     with answering():

@@ -38,7 +38,7 @@ def show(config_file: Path | None, *, as_json: bool) -> None:
 
 
 def check(config_file: Path | None, *, repair: bool, as_json: bool) -> int:
-    """Verify every block; return the exit code.
+    """Verify every block and database; return the exit code.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -48,8 +48,10 @@ def check(config_file: Path | None, *, repair: bool, as_json: bool) -> int:
     if as_json:
         render.as_json({**asdict(found), "healthy": found.healthy})
         return 0 if found.healthy else 1
-    if found.unreadable is not None:
-        render.complain(f"the database is damaged: {found.unreadable}")
+    for name, why in found.unreadable.items():
+        render.complain(f"the database is damaged: {name}: {why}")
+    for name, rows in found.rows.items():
+        render.complain(f"damaged rows in {name}: {rows}")
     for name in found.bad[:SHOWN]:
         render.complain(f"damaged {name}" if name.startswith(cache_check.NAME) else f"damaged block: {name}")
     if len(found.bad) > SHOWN:
@@ -61,7 +63,7 @@ def check(config_file: Path | None, *, repair: bool, as_json: bool) -> int:
         render.say(f"{render.size(found.orphan_bytes)} {'were' if repair else 'are'} in files that belong to nothing")
     if not found.healthy:
         render.say("`artifactfs cache check --repair` forgets them; a mount does so by itself when it meets one")
-    elif found.bad or found.miscounted or found.unreadable:
+    elif found.bad or found.miscounted or found.unreadable or found.rows:
         render.say("repaired: what was damaged is fetched again when it is read")
     return 0 if found.healthy else 1
 

@@ -23,6 +23,7 @@ from typing import Any
 from artifactfs import config, errors
 from artifactfs.cli import checks, client, journals, mounting
 from artifactfs.content import block_index, cache_check
+from artifactfs.content.database import damage
 from artifactfs.daemon import mounts
 
 # Variables whose names say how the program was configured.
@@ -120,10 +121,10 @@ def cache(config_file: Path | None) -> dict[str, Any]:
     root = config.cache_dir(settings)
     database = root / block_index.DATABASE
     disk = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists()))
-    damage = block_index.damage(database) if database.exists() else None
+    damaged = damage(database) if database.exists() else None
     return {
         "directory": str(root), "max_bytes": settings.cache.max_size, "disk_free_bytes": disk.free,
-        "database": damage or ("sound" if database.exists() else "none"), **(cache_check.summary(root)),
+        "database": damaged or ("sound" if database.exists() else "none"), **(cache_check.summary(root)),
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from artifactfs import database, private, wal_index
 from artifactfs.content import block_schema
-from artifactfs.content.database import is_damage, is_other, is_right, make_file, make_way, read_any_text, sum_of
+from artifactfs.content.database import is_damage, is_right, make_file, make_way, read_any_text, sum_of
 
 DATABASE = "blocks.db"
 DIRECTORY = "blocks"
@@ -340,22 +340,6 @@ def mend(index: BlockIndex, names: Iterable[str]) -> None:
         db.executemany("DELETE FROM name WHERE key=?", ((name,) for name in names))
         db.execute("UPDATE blob SET bytes=(SELECT coalesce(sum(length), 0) FROM block WHERE blob=blob.id)")
         db.execute("UPDATE total SET bytes=(SELECT coalesce(sum(bytes), 0) FROM blob)")
-
-
-def damage(path: Path) -> str | None:
-    """Return what is wrong with a database, if it is damaged."""
-    if is_other(path):
-        return "something that is not a file is in its place"
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as db:
-            found: str = read_any_text(db).execute("PRAGMA quick_check(1)").fetchone()[0]
-    except UnicodeError as error:
-        return str(error)
-    except sqlite3.OperationalError:
-        return None  # locked, or no disk: nothing says that it is damaged
-    except sqlite3.DatabaseError as error:
-        return str(error)
-    return None if found == "ok" else found
 
 
 def remove(path: Path) -> None:

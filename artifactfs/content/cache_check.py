@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifactfs import errors, private
-from artifactfs.content import block_index
+from artifactfs.content import block_index, cache_databases
 from artifactfs.content.block_files import DIRECTORIES, BlockFiles
 from artifactfs.content.block_index import DATABASE, DIRECTORY, BlockIndex
 from artifactfs.content.block_writer import sweep
+from artifactfs.content.database import damage
 
 NAME = "name: "
 
@@ -32,7 +33,8 @@ class Findings:
         bad: those that do not verify, as "file/number"; names that mean another content, as "name: ...".
         miscounted: by how many bytes the size of the cache, as the database counts it, is wrong.
         orphan_bytes: of files that no record names; they cost space and harm nobody.
-        unreadable: why the database could not be read, if so.
+        unreadable: why a database could not be read, by the name of its file.
+        rows: how many rows are not what was written, by the name of the file; of those beside the blocks.
         repaired: whether the bad were forgotten and the orphans removed.
     """
 
@@ -40,13 +42,14 @@ class Findings:
     bad: list[str] = field(default_factory=list)
     miscounted: int = 0
     orphan_bytes: int = 0
-    unreadable: str | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     repaired: bool = False
 
     @property
     def healthy(self) -> bool:
         """Tell whether nothing bad was found, or nothing bad is left."""
-        return self.repaired or not (self.bad or self.miscounted or self.unreadable)
+        return self.repaired or not (self.bad or self.miscounted or self.unreadable or self.rows)
 
 
 @contextmanager
@@ -84,24 +87,30 @@ def summary(root: Path) -> dict[str, int]:
 
 
 def check(root: Path, *, repair: bool) -> Findings:
-    """Read and verify every block.
+    """Read and verify every block, and every row of what is kept beside them.
 
     Raises:
-        Unavailable: the database does not answer.
+        Unavailable: a database does not answer.
     """
     found = Findings()
-    if os.path.lexists(root / DATABASE):
-        found.unreadable = block_index.damage(root / DATABASE)
-    if found.unreadable is not None:
+    for name in cache_databases.DATABASES:
+        looked = cache_databases.look_through(root / name, repair=repair)
+        if looked.why is not None:
+            found.unreadable[name] = looked.why
+        if looked.rows:
+            found.rows[name] = looked.rows
+    why = damage(root / DATABASE) if os.path.lexists(root / DATABASE) else None
+    if why is not None:
+        found.unreadable[DATABASE] = why
         if not repair:
             return found
         # Opening begins a database anew, and its blocks with it.
         block_index.remove(root / DATABASE)
         private.file(root / DATABASE)
-        found.repaired = True
     with _opened(root) as cache:
         if cache is not None:
             _look_through(*cache, found, repair=repair)
+    found.repaired = repair
     return found
 
 
@@ -123,7 +132,6 @@ def _look_through(index: BlockIndex, files: BlockFiles, found: Findings, *, repa
     if repair and (names or found.miscounted):
         block_index.mend(index, names)
     found.orphan_bytes = sum(sweep(index, files, at, remove=repair) for at in range(DIRECTORIES))
-    found.repaired = repair
 
 
 def clear(root: Path, *, also_pinned: bool) -> int:

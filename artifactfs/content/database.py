@@ -8,19 +8,20 @@ content.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import time
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from artifactfs import database, private
+from artifactfs import database, private, wal_index
 from artifactfs.database import BUSY_S, NewerError, connect, migrate
 
 # A power cut may lose the last facts, never corrupts; they are learnt again.
 _SYNC = "synchronous=NORMAL"
+NO_FILE = "something that is not a file is in its place"
 
 
 def open_database(path: Path, migrations: Sequence[str], busy_s: float = BUSY_S) -> sqlite3.Connection:
@@ -70,11 +71,16 @@ def is_other(path: Path) -> bool:
         return False
 
 
+def with_log(path: Path) -> list[Path]:
+    """Return the files of a database: itself, its log, and the index of that."""
+    return [path.with_name(path.name + part) for part in ("", "-wal", "-shm")]
+
+
 def make_way(path: Path) -> None:
     """Put aside what is in the place of a database, or of its log, and is no file: nobody else would take it away."""
-    for one in (path, *(path.with_name(path.name + part) for part in ("-wal", "-shm"))):
+    for one in with_log(path):
         if is_other(one):
-            with suppress(OSError):  # opening will tell
+            with contextlib.suppress(OSError):  # opening will tell
                 one.replace(one.with_suffix(f".broken-{time.time_ns()}"))
 
 
@@ -94,6 +100,23 @@ def set_aside(path: Path, mark: str) -> None:
     # The log would be replayed into the new database.
     for part in ("-wal", "-shm"):
         path.with_name(path.name + part).unlink(missing_ok=True)
+
+
+def damage(path: Path, check: str = "quick_check") -> str | None:
+    """Return what is wrong with a database, if it is damaged; ``check`` is SQLite's word for how closely to look."""
+    if is_other(path):
+        return NO_FILE
+    wal_index.guard()
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as db, wal_index.unharmed():
+            found: str = read_any_text(db).execute(f"PRAGMA {check}(1)").fetchone()[0]
+    except UnicodeError as error:
+        return str(error)
+    except sqlite3.OperationalError:
+        return None  # locked, or no disk: nothing says that it is damaged
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if found == "ok" else found
 
 
 def is_damage(error: Exception) -> bool:

@@ -115,6 +115,10 @@ class Facts:
         """Keep the size of a content in bytes."""
         self._db.do("INSERT OR REPLACE INTO size VALUES (?, ?, ?)", _signed(key, size))
 
+    def forget_size(self, key: str) -> None:
+        """Forget the size of a content that was replaced."""
+        self._db.do("DELETE FROM size WHERE key=?", (key,))
+
     def pointer(self, key: str) -> PointerFact | None:
         """Return what a pointer's bytes were when last read; from memory, unless another mount has written since."""
         with self._db.lock:

@@ -54,6 +54,7 @@ class Fetcher:
         self._filler = Filler(store, facts, open_stream, limits)
         self._max_streams = max_streams
         self._flights: dict[str, list[Flight]] = {}
+        self._revisions: dict[str, int] = {}
 
     def __repr__(self) -> str:
         """Tell what is in the air."""
@@ -62,6 +63,22 @@ class Fetcher:
     def pace(self, source: str) -> readahead.Pace:
         """Return how fast a source is."""
         return self._filler.pace(source)
+
+    def revision(self, key: str) -> int:
+        """Return a number that is another one after the service was found to have other bytes there; 0 before."""
+        return self._revisions.get(key, 0)
+
+    def check_revision(self, ref: ContentRef, pattern: readahead.Pattern) -> None:
+        """Refuse to show bytes of two revisions through one open file.
+
+        Raises:
+            StaleContent: the file was opened on another one.
+        """
+        if pattern.revision is None:
+            pattern.revision = self.revision(ref.key)
+        if self.revision(ref.key) != pattern.revision:
+            message = "it was replaced since it was opened"
+            raise errors.StaleContent(message, provider=ref.source, subject=ref.key)
 
     async def size(self, ref: ContentRef) -> int:
         """Return the size of a content in bytes; ask for it if nobody knows."""
@@ -72,7 +89,7 @@ class Fetcher:
             return known
         for _ in range(MAX_BREAKS):
             # Any flight will tell, also one past its first block: its size is written down only when it has landed.
-            flight = next(iter(self._flights.get(ref.key, ())), None)
+            flight = next((f for f in self._flights.get(ref.key, ()) if not f.is_replaced), None)
             if flight is None:
                 stop = PROBE_BYTES // BLOCK if ref.access is Access.RANGED else None
                 flight = self._launch(ref, 0, stop, probe=True)
@@ -132,14 +149,15 @@ class Fetcher:
         """Return a block that is in memory or on disk; one that is on its way is not looked for on disk."""
         data = self._store.get_nowait(ref.key, index)
         if data is None and self._covering(ref.key, index) is None:
+            revision = self.revision(ref.key)
             data = await self._store.fetch(ref.key, index)
-            if data is not None:
+            if data is not None and revision == self.revision(ref.key):
                 self._store.keep_hot(ref.key, index, data)
         return data
 
     async def whole(self, ref: ContentRef) -> None:
         """Bring a content from its first to its last byte, and wait for the end."""
-        flight = next((f for f in self._flights.get(ref.key, ()) if f.stop is None), None)
+        flight = next((f for f in self._flights.get(ref.key, ()) if f.stop is None and not f.is_replaced), None)
         flight = flight or self._launch(ref, 0, None)
         self._join(flight)
         await flight.landed.wait()
@@ -171,7 +189,9 @@ class Fetcher:
             await self._run(flight)
         except Exception as caught:  # noqa: BLE001 - the waiters get it; the nursery of the mount must not
             error = caught
-            if isinstance(caught, (errors.CorruptContent, errors.LimitExceeded)):
+            if isinstance(caught, errors.StaleContent) and flight.ref.sha256 is None:
+                await self._drop_replaced(flight)
+            elif isinstance(caught, (errors.CorruptContent, errors.LimitExceeded)):
                 # What came before the damage was noticed is not to be believed either.
                 self._store.cool(flight.ref.key)
                 await trio.to_thread.run_sync(self._store.drop, flight.ref.key)
@@ -181,6 +201,21 @@ class Fetcher:
             if not flights:
                 del self._flights[flight.ref.key]
             flight.land(error)
+
+    async def _drop_replaced(self, flight: Flight) -> None:
+        """Drop all of a content that the service has replaced: bytes of before and after make no file."""
+        if flight.is_replaced:
+            return
+        key = flight.ref.key
+        for other in self._flights[key]:
+            other.is_replaced = True
+        self._facts.forget_size(key)
+        # Twice: who opens it before the old bytes are gone from the disk may have read some of them.
+        for step in (1, 2):
+            self._revisions[key] = self.revision(key) + 1
+            self._store.cool(key)
+            if step == 1:
+                await trio.to_thread.run_sync(self._store.drop, key)
 
     async def _run(self, flight: Flight) -> None:
         """Run a flight in its lane; one that is hurried while it waits in line asks again."""

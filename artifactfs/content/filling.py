@@ -121,6 +121,9 @@ class Filler:
         if flight.total is not None and flight.total != total:
             message = f"the service announced {total} bytes where {flight.total} were expected"
             raise errors.CorruptContent(message, provider=flight.ref.source, subject=flight.ref.key)
+        if flight.total is None and self._facts.sizes([flight.ref.key]).get(flight.ref.key, total) != total:
+            message = f"the service has {total} bytes there now, which is not how many there were"
+            raise errors.StaleContent(message, provider=flight.ref.source, subject=flight.ref.key)
         flight.learn_total(total)
 
     async def _fill(self, flight: Flight, stream: ContentStream, asked_at: float) -> bool:
@@ -196,6 +199,9 @@ class Filler:
     async def _keep(self, flight: Flight, index: int, block: bytes) -> None:
         if index < flight.next:
             return  # a stream that is resumed at its beginning passes what it has brought before
+        if flight.is_replaced:
+            message = "the service has other bytes there now"
+            raise errors.StaleContent(message, provider=flight.ref.source, subject=flight.ref.key)
         self._store.write(flight.ref.key, index, block)
         flight.deliver(index, block)
         await self._store.room()

@@ -31,6 +31,8 @@ class Flight:
         self.opened = False
         self.total = ref.size.value if isinstance(ref.size, Exact) else None
         self.error: Exception | None = None
+        self.is_replaced = False
+        """Whether the service has other bytes there by now: what it still brings is of no use."""
         self.landed = trio.Event()
         self.lane = lane.get()
         self.line = Line()
@@ -55,7 +57,8 @@ class Flight:
 
     def covers(self, index: int) -> bool:
         """Tell whether the block is still to come."""
-        return index >= self.next and (self.stop is None or index < self.stop) and not self.landed.is_set()
+        is_ahead = index >= self.next and (self.stop is None or index < self.stop)
+        return is_ahead and not self.is_replaced and not self.landed.is_set()
 
     def hurry(self) -> None:
         """Go to the foreground: somebody waits for it now who must not wait behind the background."""

@@ -134,7 +134,7 @@ class Lasting:
                 found = []
             if self._spill is not None:
                 found += self._spill.execute(sql, wanted).fetchall()
-        return [_original(row) for row in found]
+        return [original(row) for row in found]
 
     def version(self) -> object:
         """Return what is another value after every change by somebody else."""
@@ -214,7 +214,8 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\0{ord(match[0]):04x}"
 
 
-def _original(row: Row) -> Row:
+def original(row: Row) -> Row:
+    """Return a row with the texts that it was given, whatever SQLite takes for text."""
     return tuple(
         ESCAPED.sub(lambda match: chr(int(match[1], 16)), value) if isinstance(value, str) and "\0" in value else value
         for value in row

@@ -235,7 +235,7 @@ class Metadata:
         if not rows:
             return None
         digest, fetched_at, ttl_s, complete, note, *_ = rows[0]
-        if _digest(_bytes(row[-1]) for row in rows) != digest or not is_right((*key[1:], *rows[0][:6])):
+        if digest_of(_bytes(row[-1]) for row in rows) != digest or not is_right((*key[1:], *rows[0][:6])):
             raise ValueError(CHANGED)
         reader = codec.Reader()
         entries = [entry for row in rows for entry in reader.entries(_bytes(row[-1]))]
@@ -250,7 +250,7 @@ class Metadata:
         if not rows:
             return None
         data, fetched_at, complete, current, digest, _ = rows[0]
-        is_same = digest is None or _digest([_bytes(data)]) == digest
+        is_same = digest is None or digest_of([_bytes(data)]) == digest
         if not is_same or not is_right((*key[1:], *rows[0][1:])):
             raise ValueError(CHANGED)
         ordered = codec.Reader().versions(_bytes(data))
@@ -342,7 +342,7 @@ def _write(db: sqlite3.Connection, key: Key, kept: Kept | None) -> None:
     if isinstance(kept, KeptVersions):
         data = codec.pack_versions(kept.ordered)
         current = None if kept.current is None else json.dumps(kept.current)
-        facts = (*key[1:], float(kept.fetched_at), int(kept.complete), current, _digest([data]))
+        facts = (*key[1:], float(kept.fetched_at), int(kept.complete), current, digest_of([data]))
         db.execute(
             "INSERT OR REPLACE INTO versions (source, artifact, fetched_at, complete, current, digest, sum, data)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -351,12 +351,13 @@ def _write(db: sqlite3.Connection, key: Key, kept: Kept | None) -> None:
         return
     # Packed before the transaction begins: another mount may want to write, too.
     parts = [] if kept is None else _parts(kept.entries)
-    digest = _digest(parts)
+    digest = digest_of(parts)
     with _transaction(db):
         _replace(db, key, kept, parts, digest)
 
 
-def _digest(parts: Iterable[bytes]) -> bytes:
+def digest_of(parts: Iterable[bytes]) -> bytes:
+    """Return the hash of data in parts, as it is kept beside it."""
     return hashlib.blake2b(b"".join(hashlib.blake2b(part).digest() for part in parts), digest_size=16).digest()
 
 

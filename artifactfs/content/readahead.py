@@ -39,6 +39,8 @@ class Pattern:
 
     ``waited``: a read had to wait for bytes since the window last grew; the reader of the file says so.
     ``misses``: of reads at random.
+    ``revision``: which of the bytes that the service had there, one after the other, are read; those of the first read
+    if it is None.
     """
 
     expected: int = 0
@@ -48,6 +50,7 @@ class Pattern:
     in_order: bool = True
     waited: bool = False
     misses: int = 0
+    revision: int | None = None
 
 
 class Pace:

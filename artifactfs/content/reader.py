@@ -58,6 +58,18 @@ class _Descriptors(LRUCache[Path, int]):
         os.close(fd)
         return path, fd
 
+    def of(self, ref: ContentRef, path: Path) -> int:
+        """Return the descriptor of an object that is at ``path``."""
+        fd: int | None = self.get(path)
+        if fd is None:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                message = "an object of the store is missing"
+                raise errors.CorruptContent(message, provider=ref.source, subject=ref.key) from error
+            self[path] = fd
+        return fd
+
 
 class ContentReader:
     """Reads every content of one mount."""
@@ -190,6 +202,10 @@ class ContentReader:
             case _:
                 assert_never(content)
 
+    async def settled(self, content: Content) -> tuple[int, int]:
+        """Return of which of its revisions a content is, asked first: it may be replaced meanwhile; and its size."""
+        return self.revision(content), await self.size(content)
+
     async def prefetch(self, content: Content, max_bytes: int, max_age_s: float) -> int:
         """See that the first ``max_bytes`` of a content are here; return how many bytes were fetched for it.
 
@@ -247,25 +263,20 @@ class ContentReader:
     async def _read_ref(self, ref: ContentRef, offset: int, length: int, pattern: readahead.Pattern) -> bytes:
         match ref.access:
             case Access.LOCAL:
-                return os.pread(self._descriptor(ref), length, offset)
+                return os.pread(self._open_objects.of(ref, self._local_path(ref)), length, offset)
             case Access.RANGED | Access.STREAMED:
                 ref = self.keyed(ref)
-                size = await self.fetcher.size(ref)
-                return await self._read_blocks(ref, offset, min(length, size - offset), size, pattern)
+                self.fetcher.check_revision(ref, pattern)
+                end = await self.fetcher.size(ref)
+                data = await self._read_blocks(ref, offset, min(length, end - offset), end, pattern)
+                self.fetcher.check_revision(ref, pattern)
+                return data
             case _:
                 assert_never(ref.access)
 
-    def _descriptor(self, ref: ContentRef) -> int:
-        path = self._local_path(ref)
-        fd = self._open_objects.get(path)
-        if fd is None:
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError as error:
-                message = "an object of the store is missing"
-                raise errors.CorruptContent(message, provider=ref.source, subject=ref.key) from error
-            self._open_objects[path] = fd
-        return fd
+    def revision(self, content: Content | None) -> int:
+        """Return which of the bytes that the service had there is shown now; 0 unless they were replaced."""
+        return self.fetcher.revision(self._key(content)) if isinstance(content, ContentRef) else 0
 
     async def _read_blocks(
         self, ref: ContentRef, offset: int, length: int, end: int, pattern: readahead.Pattern

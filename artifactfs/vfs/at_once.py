@@ -33,7 +33,7 @@ def open_file(fs: FileSystem, ino: int, flags: int) -> Opened | None:
             return None
         content: Content
         content, size = found
-    elif isinstance(node.size, Exact):
+    elif isinstance(node.size, Exact) and not fs.content.revision(node.content):
         content, size = node.content or EMPTY, node.size.value
     else:
         return None

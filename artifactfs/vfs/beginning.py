@@ -83,8 +83,8 @@ class Beginner:
             return
         if isinstance(content, Pointer):
             content = await self._pinned(content)
-        mtime_ns, offset, pattern = staged.mtime_ns, 0, Pattern()
-        size = await self.content.size(content)
+        revision, size = await self.content.settled(content)
+        mtime_ns, offset, pattern = staged.mtime_ns, 0, Pattern(revision=revision)
         while offset < size:
             data = await self.content.read(content, offset, COPY_CHUNK, pattern)
             offset += await trio.to_thread.run_sync(staged.write, offset, data)

@@ -269,12 +269,12 @@ class FileSystem:
             ref, keep, direct = await self.pointers.open(node, content)
             self.size_settled(node.ino)
             return Opened(self.handles.add(ReadHandle(node, ref, await self.content.size(ref))), keep, direct)
-        size = await self.content.size(content)
+        revision, size = await self.content.settled(content)
         if not isinstance(node.size, Exact) or node.size.value != size:
             node.size = Exact(size)
             self.size_settled(node.ino)
-        handle = self.handles.add(ReadHandle(node, content, size))
-        return Opened(handle, self.writer.overlay.keeps_pages(node.ino) and not is_control(node), is_control(node))
+        keep = self.writer.overlay.keeps_pages(node.ino)
+        return self.handles.opened_on(revision, ReadHandle(node, content, size), keep=keep, direct=is_control(node))
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Return bytes of an open file; fewer than asked only at its end."""

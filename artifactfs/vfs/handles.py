@@ -53,7 +53,7 @@ class ReadHandle:
     content: Content
     size: int
     of_edit: bool = False
-    pattern: Pattern = field(default_factory=Pattern)
+    pattern: Pattern = field(default_factory=lambda: Pattern(revision=0))
     pid: int = 0
 
 
@@ -88,6 +88,13 @@ class HandleTable:
         self._handles[number] = handle
         handle.node.handles += 1
         return number
+
+    def opened_on(self, revision: int, handle: ReadHandle, *, keep: bool, direct: bool) -> Opened:
+        """Keep a handle on a revision of its content; pages of another one are not for it, while they are in use."""
+        others = self.of(handle.node) if revision else ()
+        is_held = any(isinstance(one, ReadHandle) and one.pattern.revision != revision for one in others)
+        handle.pattern.revision = revision
+        return Opened(self.add(handle), is_held or (keep and not revision and not direct), is_held or direct)
 
     def opened_by(self, number: int, pid: int) -> None:
         """Note who has opened a handle."""

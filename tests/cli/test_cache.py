@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from artifactfs.content.block_store import BlockStore
+from artifactfs.content.facts import Facts
+from artifactfs.content.metadata import KeptVersions
+from artifactfs.model.entry import Empty, Version
 from artifactfs.store.catalog import Store
 from tests.support import demo_tree
 from tests.support.lab import Lab, artifactfs, environment, mounted
@@ -74,6 +80,61 @@ def test_a_damaged_database_is_an_exit_code(environ: dict[str, str], cache: Path
     assert "0 blocks read" in artifactfs(environ, "cache", "check").stdout
 
 
+def flip(path: Path) -> None:
+    """Change a byte in every 97, behind the first page."""
+    raw = bytearray(path.read_bytes())
+    for at in range(4096, len(raw), 97):
+        raw[at] ^= 0x10
+    path.write_bytes(raw)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"garbage" * 2000)
+
+
+HARMS = [flip, cut, garbage]
+
+
+@pytest.mark.parametrize("name", ["facts.db", "metadata.db", "blocks.db"])
+@pytest.mark.parametrize("harm", HARMS)
+def test_each_database_is_looked_through(
+    environ: dict[str, str], cache: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    """Damage is an exit code and names the file; repaired, all is well."""
+    facts = Facts(cache / "facts.db")
+    facts.first_seen([f"key {number}" for number in range(100)])
+    versions = KeptVersions([Version("v", Empty())], 1.0, complete=True, current="v")
+    for number in range(100):
+        facts.metadata.keep_versions("source", f"artifact {number}", versions)
+    facts.close()
+    assert artifactfs(environ, "cache", "check").returncode == 0
+    harm(cache / name)
+    done = artifactfs(environ, "cache", "check", check=False)
+    assert (done.returncode, f"the database is damaged: {name}: " in done.stderr) == (1, True)
+    told = artifactfs(environ, "cache", "check", "--json", check=False)
+    assert (told.returncode, list(json.loads(told.stdout)["unreadable"])) == (1, [name])
+    assert artifactfs(environ, "cache", "check", "--repair").returncode == 0
+    assert json.loads(artifactfs(environ, "cache", "check", "--json").stdout)["unreadable"] == {}
+
+
+def test_damaged_rows_are_an_exit_code(environ: dict[str, str], cache: Path) -> None:
+    """What SQLite finds nothing wrong with is not what was written."""
+    facts = Facts(cache / "facts.db")
+    facts.put_size("a", 5)
+    facts.close()
+    with contextlib.closing(sqlite3.connect(cache / "facts.db")) as db:
+        db.execute("UPDATE size SET bytes=6")
+        db.commit()
+    done = artifactfs(environ, "cache", "check", check=False)
+    assert (done.returncode, "damaged rows in facts.db: 1" in done.stderr) == (1, True)
+    assert "repaired" in artifactfs(environ, "cache", "check", "--repair").stdout
+    assert json.loads(artifactfs(environ, "cache", "check", "--json").stdout)["rows"] == {}
+
+
 @pytest.mark.parametrize("what", ["a directory", "a pipe", "a link to nowhere"])
 def test_what_is_no_database_is_damage(environ: dict[str, str], cache: Path, what: str) -> None:
     """It is put aside, whatever it is."""
@@ -114,3 +175,35 @@ def test_the_cache_is_cleared_and_damaged_under_a_mount(tmp_path: Path) -> None:
         check()
         mount.artifactfs("cache", "check", "--repair")
         check()
+
+
+@pytest.mark.fuse
+def test_a_mount_over_a_repaired_cache_reads_right(tmp_path: Path) -> None:
+    """Each database harmed, with a mount over it and without; names and bytes are those of the service."""
+    store = Store(tmp_path / "store")
+    home = store.add_workflow("w")
+    artifact = store.add_artifact(home.id, "a.bin", "file", created_at_ns=10**18)
+    data = b"content" * 100_000
+    store.save_file(artifact.id, store.objects.put(data), len(data))
+    with Lab(store) as lab:
+        harms = [flip, garbage, None]
+        for harm in harms:
+            with mounted(tmp_path, demo_tree.sources(lab), names=("vm0", "syntropic137")) as mount:
+                root, folder = mount.home / CACHE, mount.path / "syntropic137/w"
+                assert [path.name for path in folder.iterdir() if path.suffix == ".bin"] == ["a.bin"]
+                assert (folder / "a.bin").read_bytes() == data
+                assert mount.artifactfs("cache", "check", "--repair").returncode == 0
+                if harm is None:
+                    for name in ("facts.db", "metadata.db"):
+                        garbage(root / name)
+                        mount.artifactfs("cache", "check", "--repair")
+                    assert (folder / "a.bin").read_bytes() == data
+                    assert [path.name for path in folder.iterdir() if path.suffix == ".bin"] == ["a.bin"]
+                environ = mount.environ
+            if harm is not None:
+                for name in ("facts.db", "metadata.db", "blocks.db"):
+                    harm(root / name)
+                done = artifactfs(environ, "cache", "check", check=False)
+                assert (done.returncode, "facts.db" in done.stderr, "metadata.db" in done.stderr) == (1, True, True)
+                assert artifactfs(environ, "cache", "check", "--repair").returncode == 0
+                assert artifactfs(environ, "cache", "check").returncode == 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
@@ -21,11 +21,13 @@ from artifactfs.providers import answers
 from artifactfs.providers.base import ContentStream
 from artifactfs.providers.vlmrun import refs
 from artifactfs.providers.vlmrun.api import Namespace
+from artifactfs.providers.vlmrun.revisions import Revisions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from artifactfs.model.content import ByteRange, ContentRef, Pointer
+    from artifactfs.providers.base import Memory
     from artifactfs.providers.http import StreamReply
     from artifactfs.providers.vlmrun.api import VlmRunApi
 
@@ -40,14 +42,6 @@ ADDRESSES = 512
 PAGES = frozenset({"text/html", "application/json"})
 
 
-@dataclass(slots=True)
-class Address:
-    """Where the bytes are, and the ETag they had there when first asked for."""
-
-    url: str
-    etag: str | None = None
-
-
 class Contents:
     """Opens what the locators of this provider name.
 
@@ -55,11 +49,12 @@ class Contents:
     ``("url", kind, namespace, object id)`` and ``("file", id)``.
     """
 
-    def __init__(self, api: VlmRunApi) -> None:
-        """Open through ``api``."""
+    def __init__(self, api: VlmRunApi, memory: Memory) -> None:
+        """Open through ``api``; ``memory`` keeps which bytes stood at addresses."""
         self._api = api
         self._http = api.http
-        self._addresses: LRUCache[str, Address] = LRUCache(ADDRESSES)
+        self._revisions = Revisions(memory)
+        self._addresses: LRUCache[str, str] = LRUCache(ADDRESSES)
 
     @asynccontextmanager
     async def open(self, ref: ContentRef | Pointer, span: ByteRange) -> AsyncIterator[ContentStream]:
@@ -85,40 +80,36 @@ class Contents:
 
     @asynccontextmanager
     async def _addressed(self, ref: ContentRef | Pointer, span: ByteRange) -> AsyncIterator[StreamReply]:
-        authored = ref.locator[0] == "url"
+        authored, headers = ref.locator[0] == "url", _range(span)
+        if headers:
+            headers |= self._revisions.condition(ref)
         for last in (False, True):
             known = self._addresses.get(ref.key)
             address = known or await self._ask(ref)
-            await self._http.gate.check(address.url, authored=authored)
-            async with self._http.stream(
-                address.url, route="(address)", headers=_range(span), authored=authored
-            ) as reply:
+            await self._http.gate.check(address, authored=authored)
+            async with self._http.stream(address, route="(address)", headers=headers, authored=authored) as reply:
                 refused = reply.status == 403 or (known and reply.status in EXPIRED)  # noqa: PLR2004 - HTTP's own numbers
                 if refused and not last:
                     self._addresses.pop(ref.key, None)
                     continue
-                self._same(address, reply, ref)
+                self._check_same(reply, ref)
                 self._addresses[ref.key] = address
                 yield reply
                 return
 
-    def _same(self, address: Address, reply: StreamReply, ref: ContentRef | Pointer) -> None:
+    def _check_same(self, reply: StreamReply, ref: ContentRef | Pointer) -> None:
         """Refuse bytes of another revision: the place is not the service's, so nothing else keeps them apart."""
-        etag = reply.headers.get("etag", "")
-        if reply.status not in {200, 206} or not etag or etag.startswith("W/"):
-            return
-        if address.etag not in {None, etag}:
+        if reply.status in {200, 206} and not self._revisions.is_same(ref, reply):
             message = "other bytes stand at this address now"
             raise errors.StaleContent(message, provider=self._api.source, subject=ref.key)
-        address.etag = etag
 
-    async def _ask(self, ref: ContentRef | Pointer) -> Address:
+    async def _ask(self, ref: ContentRef | Pointer) -> str:
         """Ask for the address of content. One request."""
         if ref.locator[0] == "file":
             row = await self._api.file(ref.locator[1], link=True)
             if row.public_url is None or not ADDRESS.fullmatch(row.public_url):
                 raise self._wrong("the service gave no address for this file", ref)
-            return Address(row.public_url)
+            return row.public_url
         _, kind, namespace, object_id = ref.locator
         params = [("object_id", object_id), Namespace(kind, namespace).query]
         async with self._http.stream("/artifacts", params, route="/artifacts") as reply:
@@ -128,7 +119,7 @@ class Contents:
         text = body.decode("utf-8", "replace").strip()
         if len(body) >= MAX_ADDRESS_BYTES or not ADDRESS.fullmatch(text):
             raise self._wrong("a url_ object that holds no address", ref)
-        return Address(text)
+        return text
 
     # -- answers ---------------------------------------------------------------------------------------------
 

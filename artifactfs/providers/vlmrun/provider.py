@@ -105,12 +105,12 @@ class VlmRunProvider:
         Args:
             source: name of the source.
             http: the way to the service; its base URL ends in ``/v1``.
-            memory: keeps the sessions that were looked up.
+            memory: keeps the sessions that were looked up, and which bytes stood at addresses.
             caches: the SDK's directories of downloads; None takes those that the SDKs use.
         """
         self.source = source
         self._api = VlmRunApi(source, http)
-        self._contents = Contents(self._api)
+        self._contents = Contents(self._api, memory)
         uploads = UploadApi(source, http)
         self.publisher: Publisher | None = VlmRunPublisher(self._api, uploads, self._contents, memory)
         self._sessions = Sessions(memory, default_caches() if caches is None else caches)

@@ -546,3 +546,55 @@ def test_blocks_are_cut_as_they_stand_in_the_content(offset: int, lengths: list[
     first = -(-offset // BLOCK) * BLOCK
     assert b"".join(block for _, block in found) == whole_content[first:at]
     assert all(len(block) == BLOCK for _, block in found[:-1])
+
+
+async def test_another_size_than_the_settled_one_is_stale(world: World) -> None:
+    """What an earlier mount has brought, and what is there now, are not put together; then the new content is had."""
+    old, new = content(6 * BLOCK), content(7 * BLOCK)[::-1]
+    ref = reference()
+    first = world.fetcher(Server(old))
+    assert (await first.size(ref), await first.block(ref, 0)) == (len(old), old[:BLOCK])
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    again = world.fetcher(Server(new))
+    assert (again.revision(ref.key), await again.size(ref), await again.block(ref, 0)) == (0, len(old), old[:BLOCK])
+    with pytest.raises(errors.StaleContent):
+        await again.block(ref, 5)
+    assert again.revision(ref.key) > 0
+    assert await whole(again, ref) == new
+    assert world.facts.sizes([ref.key]) == {ref.key: len(new)}
+
+
+async def test_what_is_in_the_air_of_a_replaced_content_is_not_kept(world: World) -> None:
+    """A stream that began before is on its way still: not a block of it gets into what is there now."""
+    old, new = content(4 * BLOCK), content(4 * BLOCK)[::-1]
+    slow, gate, opened = Server(old), trio.Event(), trio.Event()
+    answers = [slow, None, Server(new)]
+
+    @asynccontextmanager
+    async def open_next(ref: ContentRef, span: ByteRange) -> AsyncIterator[ContentStream]:
+        server = answers.pop(0) if len(answers) > 1 else answers[0]
+        if server is None:
+            raise errors.StaleContent
+        async with server.open(ref, span) as stream:
+            if server is slow:
+                opened.set()
+                await gate.wait()
+            yield stream
+
+    fetcher = Fetcher(world.nursery, world.store, world.facts, open_next)
+    ref, late = reference(Exact(4 * BLOCK)), list[Exception]()
+
+    async def read_late() -> None:
+        try:
+            await fetcher.block(ref, 2)
+        except errors.StaleContent as error:
+            late.append(error)
+
+    async with trio.open_nursery() as readers:
+        readers.start_soon(read_late)
+        await opened.wait()
+        with pytest.raises(errors.StaleContent):
+            await fetcher.block(ref, 0)
+        gate.set()
+    assert len(late) == 1
+    assert await whole(fetcher, ref) == new

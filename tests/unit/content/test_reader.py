@@ -153,6 +153,29 @@ async def test_a_pinned_content_that_was_evicted_and_swapped_is_stale(make: Make
         await reader.read(ref, 0, 100, Pattern())
 
 
+async def test_an_open_file_never_shows_what_replaced_its_content(make: Make) -> None:
+    """Who had read of the old bytes is told, and so is who asked for nothing yet; a new handle reads the new bytes."""
+    old, new = b"old " * BLOCK, b"newer" * BLOCK
+    service = Service(notes=old)
+    ref = reference()
+    reader = make(a=service)
+    assert await reader.settled(ref) == (0, len(old))
+    mine, other, unread = (Pattern(revision=0) for _ in range(3))
+    for pattern in (mine, other):
+        assert await reader.read(ref, 0, 100, pattern) == old[:100]
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    service.contents["notes"] = new
+    reader.store.drop(reader.keyed(ref).key)
+    reader.store.cool(reader.keyed(ref).key)
+    for pattern in (mine, other, unread, mine):
+        with pytest.raises(errors.StaleContent):
+            await reader.read(ref, len(old) - 100, 100, pattern)
+    revision, size = await reader.settled(ref)
+    assert size == len(new)
+    data = [await reader.read(ref, at, BLOCK, Pattern(revision=revision)) for at in range(0, size, BLOCK)]
+    assert b"".join(data) == new
+
+
 async def test_a_pointer_is_not_read_without_a_pin(make: Make) -> None:
     """Reading through a pointer could mix two contents."""
     with pytest.raises(errors.BadHandle):
