@@ -15,6 +15,7 @@ providers. Names say what is true, not who noticed.
     ├── ReadOnly              nothing can be written in this place
     ├── NotPermitted          this operation is not offered (by this server, or here)
     ├── AccessDenied          the service refused the credentials
+    │   └── Barred            what stands before the service refused, not the service
     ├── QuotaExceeded         credits, plan or request budget are used up
     ├── InvalidRequest        the service called the request malformed
     ├── Conflict              somebody else changed it first
@@ -103,6 +104,10 @@ class NotPermitted(ArtifactFSError):
 
 class AccessDenied(ArtifactFSError):
     """The service refused the credentials, or what they may see."""
+
+
+class Barred(AccessDenied):
+    """What stands before the service refused, in words that are not the service's: a firewall, a sign-in page."""
 
 
 class QuotaExceeded(ArtifactFSError):

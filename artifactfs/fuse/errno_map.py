@@ -19,6 +19,7 @@ TABLE: dict[type[errors.ArtifactFSError], int] = {
     errors.NotPermitted: errno.EPERM,
     # 401 and 403 alike: the caller cannot mend either by asking again.
     errors.AccessDenied: errno.EACCES,
+    errors.Barred: errno.EACCES,
     errors.QuotaExceeded: errno.EDQUOT,
     errors.InvalidRequest: errno.EINVAL,
     # Both versions are kept; the writer's base is no longer the current one.

@@ -41,6 +41,10 @@ KINDS: Mapping[int, type[errors.ArtifactFSError]] = {
     451: errors.AccessDenied,
     501: errors.NotPermitted,
 }
+# Under which each of the services says what is wrong; gateways have other words (``message`` alone, or a page).
+OWN_KEYS = frozenset({"error", "detail"})
+# What is said of something that is not there.
+ABSENT = frozenset({404, 410})
 
 PARTIAL = 206
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,6 +95,11 @@ def error_body(body: bytes) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def is_own(body: bytes) -> bool:
+    """Tell whether an error is in the words of a service's API, not of what stands before it."""
+    return not OWN_KEYS.isdisjoint(error_body(body) or ())
+
+
 def message_of(body: bytes) -> str:
     """Return what an error's body says to a person, cut to 300 characters; empty if nothing was recognised.
 
@@ -108,9 +117,12 @@ def message_of(body: bytes) -> str:
     return _clean(": ".join(parts))
 
 
-def _kind(status: int, *, is_json: bool) -> type[errors.ArtifactFSError]:
-    if status == 404 and not is_json:  # noqa: PLR2004 - the field's own number
+def _kind(status: int, *, is_own: bool, is_page: bool) -> type[errors.ArtifactFSError]:
+    if status == 404 and not is_own:  # noqa: PLR2004 - the field's own number
         return errors.Unsupported
+    # Services that know no tokens stand behind proxies that do: those say 401 as they like, but in no page.
+    if not is_own and (status in {403, 451} or (status == 401 and is_page)):  # noqa: PLR2004 - HTTP's own numbers
+        return errors.Barred
     if status in KINDS:
         return KINDS[status]
     if status >= 500:  # noqa: PLR2004 - HTTP's own numbers
@@ -126,8 +138,9 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 def refusal(status: int, headers: Mapping[str, str], body: bytes, source: str, subject: str) -> errors.ArtifactFSError:
     """Return the error that an answer is.
 
-    A 404 whose body is no JSON object did not come from the API: the address is wrong or the API is not
-    there, which must not be mistaken for "this artifact does not exist"; it becomes ``Unsupported``.
+    What is not in the API's words (``is_own``) did not come from it. A 404 then says that the address is wrong or the
+    API is not there, which must not be mistaken for "this artifact does not exist"; it becomes ``Unsupported``. A 403,
+    or a 401 that is a page, is what a firewall or a proxy says; it becomes ``Barred``.
 
     Args:
         status: of the answer, anything that is not the success that was hoped for.
@@ -137,9 +150,12 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, source: str, s
         subject: what was asked for: a path, an id, a URL without its query.
     """
     said = message_of(body)
-    kind = _kind(status, is_json=error_body(body) is not None)
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(status, is_own=is_own(body), is_page="html" in media_type)
     if kind is errors.Unsupported:
         said = "this server does not have the API that was asked for (404 without an explanation)"
+    elif kind is errors.Barred and not said:
+        said = f"what stands before the service refused ({_clean(media_type) or 'without an explanation'})"
     elif not said:
         said = "the service gave no reason" if status >= 400 else "an answer that was not expected"  # noqa: PLR2004 - HTTP's own numbers
     facts: dict[str, Any] = {
@@ -156,6 +172,24 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, source: str, s
 def refuse(status: int, headers: Mapping[str, str], body: bytes, source: str, subject: str) -> NoReturn:
     """Raise the error that an answer is; see ``refusal``."""
     raise refusal(status, headers, body, source, subject)
+
+
+def always_there(reply: Reply, source: str, path: str) -> None:
+    """Refuse that a list does not exist which the service always has, whoever says so and in whichever words.
+
+    Raises:
+        ProviderMisbehaved: 404 or 410.
+        Unsupported: 404, and not in the API's words.
+    """
+    if reply.status not in ABSENT:
+        return
+    found = refusal(reply.status, reply.headers, reply.body, source, path)
+    if isinstance(found, errors.Unsupported):
+        raise found
+    message = f"the service does not find what it always has: {found}"
+    raise errors.ProviderMisbehaved(
+        message, provider=source, subject=path, status=found.status, request_id=found.request_id
+    )
 
 
 def _parsed(reply: Reply, source: str, subject: str) -> object:

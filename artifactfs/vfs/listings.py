@@ -61,6 +61,7 @@ TRANSIENT = (
     errors.TimedOut,
     errors.QuotaExceeded,
     errors.ProviderMisbehaved,
+    errors.Barred,
 )
 """What may pass, and what a gateway or a sign-in page says in the service's place: what is known stands."""
 
@@ -247,7 +248,7 @@ class Listings:
 
     async def _failed(self, node: Node, place: Listed, old: Known | None, error: errors.ArtifactFSError) -> Known:
         """Return the old listing where it stands: only what is denied is not shown any more."""
-        if isinstance(error, DENIALS):
+        if isinstance(error, DENIALS) and not isinstance(error, TRANSIENT):
             await self._deny(node, place, old, error)
         elif old is not None:
             log.info("serving an older listing of %s: %s", place.ref.kind, error)

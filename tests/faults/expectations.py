@@ -104,6 +104,9 @@ def expected(fault: Fault, service: str, operation: str) -> Expected:
     is_open = operation == "later read" or (operation == "first read" and not place.asks["open"])
     if is_open and fault.on_handle is not None:
         number = fault.on_handle
+    why = FIRST_SAVE if operation in SAVING else ""
+    if operation in {"list", "stat", *SAVING} and fault.on_list is not None:
+        number, why = fault.on_list, ALWAYS_THERE
     if operation in {"list", "stat"} and number:
         asks = 1  # they are asked one after the other, and the first one ends it
     reads = PARTS if operation == "later read" and number else 1
@@ -111,7 +114,7 @@ def expected(fault: Fault, service: str, operation: str) -> Expected:
     other = errno.ETIMEDOUT if fault.waits and number == errno.EIO else None
     return Expected(
         number, 0 if is_going_on else 1, asks * fault.tries * reads, within_s,
-        FIRST_SAVE if operation in SAVING else "", other=other,
+        why, other=other,
     )  # fmt: skip
 
 
@@ -123,6 +126,10 @@ NO_CHECKSUM = (
 )
 FIRST_SAVE = (
     "Whether a server takes writes is asked once, before the first one: what it may not take is not acknowledged."
+)
+ALWAYS_THERE = (
+    "The service always has this list, if with nothing in it: whoever says that it is not there does not speak for the"
+    " service, and what is known of it is shown as before."
 )
 NEW_ID = "The file has a new id, and the old one is gone; who opens it again gets the new one."
 EXCEPTIONS: dict[tuple[str, str, str], Expected] = {

@@ -38,6 +38,7 @@ class Fault:
         tries: how often one question is sent at most.
         waits: the deadline ends it, or all tries together take about as long.
         on_handle: errno for who has the file open already, where it is another.
+        on_list: errno where a list is asked for that the service always has, where it is another.
         reaches: which requests of a service meet it: all, those that lead to bytes by a link, or the pages of a list.
         goes_on: an answer that has begun goes on under it, so that who reads it need not ask again.
         answered_by: the service is asked at all.
@@ -50,6 +51,7 @@ class Fault:
     tries: int = 1
     waits: bool = False
     on_handle: int | None = None
+    on_list: int | None = None
     reaches: str = "all"
     goes_on: bool = False
     answered_by: bool = True
@@ -144,7 +146,7 @@ FAULTS = (
     Fault("401", "The token is not accepted.", answers(401), errno.EACCES),
     Fault("403", "It may not do this.", answers(403), errno.EACCES),
     Fault("404", "There is no such thing, in the service's own words.", answers(404), errno.ENOENT,
-          on_handle=errno.ESTALE),
+          on_handle=errno.ESTALE, on_list=errno.EIO),
     Fault(
         "429", f"Fewer requests are asked for, and a pause of {LONG_PAUSE} s.", answers(429, headers=HEADERS),
         errno.EIO,

@@ -14,6 +14,7 @@ KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issu
 # Section 7 of the design: cause and errno. The fault tables of the mount tests are the same from the outside.
 PROMISED = {
     errors.AccessDenied: errno.EACCES,
+    errors.Barred: errno.EACCES,
     errors.QuotaExceeded: errno.EDQUOT,
     errors.NotFound: errno.ENOENT,
     errors.InvalidRequest: errno.EINVAL,

@@ -110,12 +110,14 @@ LATE = "no answer within|not complete after"
 HTML = b"<!DOCTYPE html><title>Sign in</title>"
 # Its size stands at the head of the answer: opening succeeds.
 OPENS = {("vlmrun", "open"): 0}
+ALWAYS_LISTED = {(service, call): errno.EIO for service in ("vm0", "syntropic137") for call in ("ls", "stat")}
 CAUSES = {
     "401": answer(errno.EACCES, r"\(401\)", 401),
     "402": answer(errno.EDQUOT, r"\(402\)", 402),
     "403": answer(errno.EACCES, r"\(403\)", 403),
-    # VLM Run says so of an execution that has left no objects (yet): it is listed, without them.
-    "404": answer(errno.ENOENT, "no such thing", 404, unless={("vlmrun", "ls"): 0}),
+    # VLM Run says so of an execution that has left no objects (yet): it is listed, without them. The others always have
+    # a list.
+    "404": answer(errno.ENOENT, "no such thing", 404, unless={("vlmrun", "ls"): 0, **ALWAYS_LISTED}),
     "413": answer(errno.EFBIG, r"\(413\)", 413),
     "422": answer(errno.EINVAL, r"\(422\)", 422),
     "429 with a long Retry-After": answer(errno.EIO, "fewer requests", 429, {"retry-after": "8"}),

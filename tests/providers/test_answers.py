@@ -51,10 +51,50 @@ def test_a_status_is_an_error_of_one_kind(status: int, kind: type[errors.Artifac
 
 def test_a_404_that_explains_nothing_is_no_absence() -> None:
     """A wrong address must not look like an artifact that is gone."""
-    for body in (b"", b"<html>Not Found</html>", b"Not Found", b"[]", b"null"):
+    kong = b'{"message":"no Route matched with those values"}'
+    for body in (b"", b"<html>Not Found</html>", b"Not Found", b"[]", b"null", b"{}", kong):
         assert type(answers.refusal(404, {}, body, "work", "/x")) is errors.Unsupported
     with pytest.raises(errors.NotFound):
         answers.refuse(404, {}, b'{"detail":"Not Found"}', "work", "/x")
+
+
+FIREWALL = b"<html><title>Access denied</title></html>"
+DENIAL = b'{"error":{"message":"not for you","code":"FORBIDDEN"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "media_type", "body", "kind", "says"),
+    [
+        (403, "text/html; x=y", FIREWALL, errors.Barred, "what stands before the service refused (text/html) (403)"),
+        (403, "", b"", errors.Barred, "what stands before the service refused (without an explanation) (403)"),
+        (403, "application/json", b'{"message":"Forbidden"}', errors.Barred, "Forbidden (403)"),
+        (401, "text/html", FIREWALL, errors.Barred, "what stands before the service refused (text/html) (401)"),
+        (451, "text/html", FIREWALL, errors.Barred, "what stands before the service refused (text/html) (451)"),
+        (401, "text/plain", b"", errors.AccessDenied, "the service gave no reason (401)"),
+        (401, "application/json", b'{"message":"No API key found"}', errors.AccessDenied, "No API key found (401)"),
+        (401, "application/json", DENIAL, errors.AccessDenied, "not for you (401)"),
+        (403, "application/json", DENIAL, errors.AccessDenied, "not for you (403)"),
+        (403, "text/html", DENIAL, errors.AccessDenied, "not for you (403)"),
+        (403, "application/json", b'{"detail":"Invalid API Key"}', errors.AccessDenied, "Invalid API Key (403)"),
+    ],
+)  # fmt: skip
+def test_a_denial_is_the_services_only_in_its_own_words(
+    status: int, media_type: str, body: bytes, kind: type[errors.ArtifactFSError], says: str
+) -> None:
+    """A firewall's page, or a proxy's to sign in at, is not: the error says what came."""
+    found = answers.refusal(status, {"content-type": media_type}, body, "work", "/x")
+    assert type(found) is kind
+    assert str(found) == says
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("body", [b'{"detail":"Not Found"}', b'{"error":{"message":"no such thing"}}'])
+def test_what_is_always_there_is_not_gone(status: int, body: bytes) -> None:
+    with pytest.raises(errors.ProviderMisbehaved, match="does not find what it always has") as caught:
+        answers.always_there(reply(body, status=status), "work", "/x")
+    assert caught.value.status == status
+    answers.always_there(reply(body, status=403), "work", "/x")
+    answers.always_there(reply(b"[]"), "work", "/x")
 
 
 @pytest.mark.parametrize(

@@ -461,6 +461,44 @@ async def test_a_gateway_that_answers_html_to_all_is_no_syntropic137():
         assert provider.describe()["prefix"] is None
 
 
+NO_ROUTE = [{"detail": "Not Found"}, {"message": "no Route matched with those values"}, {"detail": "no such list"}]
+
+
+@pytest.mark.parametrize("says", NO_ROUTE)
+@pytest.mark.parametrize("path", ["/workflows", "/artifacts", "/sessions"])
+async def test_a_list_that_a_gateway_does_not_find_is_a_failure(path, says):
+    """The service always has these: what is known of them stands."""
+    lists = {"/workflows": {"workflows": []}, "/artifacts": [], "/sessions": {"sessions": []}}
+    answers = {name: always(value) for name, value in lists.items()}
+    is_gone: list[bool] = []
+    answers[path] = lambda _: JSONResponse(says, 404) if is_gone else JSONResponse(lists[path])
+    async with misbehaving(answers) as (provider, _):
+        await provider.list(ROOT, None)
+        await provider.list(WORKFLOW, None)
+        is_gone.append(True)
+        with pytest.raises((errors.ProviderMisbehaved, errors.Unsupported)):
+            await provider.list(WORKFLOW if path == "/sessions" else ROOT, None)
+
+
+@pytest.mark.parametrize("says", NO_ROUTE[:2])
+async def test_what_a_gateway_does_not_find_is_not_gone(says):
+    """The service says of what; that an address is not there it says only of addresses that it never had."""
+    missing = always(says, 404)
+    answers = {
+        "/artifacts": always([]), "/workflows/{id}": missing, "/artifacts/{id}": missing,
+        "/artifacts/{id}/content": missing, "/sessions": always({"sessions": []}),
+    }  # fmt: skip
+    async with misbehaving(answers) as (provider, _):
+        await provider.list(WORKFLOW, None)
+        failure = (errors.ProviderMisbehaved, errors.Unsupported)
+        with pytest.raises(failure):
+            await provider.find(WORKFLOW, ID)
+        with pytest.raises(failure):
+            await provider.resolve(ROOT, "wf-2")
+        with pytest.raises(failure):
+            await read(provider)
+
+
 async def test_the_prefix_is_found_by_the_first_request_whatever_it_is():
     """A 404 of the API for an id is an answer of the API, and settles the prefix."""
     missing = always({"detail": f"Artifact not found: {ID}"}, 404)

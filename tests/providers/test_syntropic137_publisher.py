@@ -798,11 +798,24 @@ async def test_a_removal_that_failed_is_not_done(world):
     """A gateway's page, or a fault, is no answer of the service."""
     made = await world.create("a.txt", b"x")
     world.fault("DELETE", "/artifacts/", status=404, body=b"<html>", headers=HTML, times=1)
+    world.fault("DELETE", "/artifacts/", status=404, body=b'{"message": "no Route matched"}', times=1)
+    world.fault("DELETE", "/artifacts/", status=404, body=b'{"detail": "Not Found"}', times=1)
     world.fault("DELETE", "/artifacts/", status=200, body=b"<html>dashboard", headers=HTML, times=1)
     world.fault("DELETE", "/artifacts/", status=500, times=1)
-    for kind in (errors.Unsupported, errors.ProviderMisbehaved, errors.Unavailable):
+    passing = (errors.Unavailable, errors.Unavailable)
+    for kind in (errors.Unsupported, *passing, errors.ProviderMisbehaved, errors.Unavailable):
         with pytest.raises(kind):
             await world.publisher.remove(made)
+
+
+async def test_a_save_that_a_gateway_does_not_find_is_tried_again(world):
+    """It is not taken for one of something that was removed, which would be made anew."""
+    made = await world.create("a.txt", b"x")
+    for path, body in (("/upload", b'{"detail": "Not Found"}'), ("/content", b'{"message": "no Route matched"}')):
+        world.fault("POST" if path == "/upload" else "GET", path, status=404, body=body, times=1)
+        with pytest.raises((errors.Unavailable, errors.Unsupported)):
+            await world.save(made, b"longer", b"x")
+    assert len(await world.listed()) == 1
 
 
 # -- what a server offers ------------------------------------------------------------------------------------------

@@ -178,12 +178,56 @@ async def test_a_missing_session_is_not_a_missing_list():
 
     for answer in (JSONResponse({"detail": "Session not found"}, 404), vague):
         async with against({"/v1/artifacts/list": answer}) as (server, made):
+            # Once more, as the first answer may have been that of what stands before the service.
+            once = 3 if answer is vague else 1
             assert await made.resolve(SESSIONS, RUN) is None
-            asked = len(server.asked)
-            assert asked == (2 if callable(answer) and answer is vague else 1)
+            assert len(server.asked) == once
             assert await made.resolve(SESSIONS, RUN) is None
-            assert len(server.asked) == asked + 1
+            assert len(server.asked) == 2 * once
             assert made.describe()["lists_artifacts"] is True
+
+
+GATEWAYS = [NO_ROUTE, {"message": "no Route matched with those values"}, {}]
+
+
+@pytest.mark.parametrize("says", GATEWAYS)
+async def test_what_a_gateway_does_not_find_is_not_gone(says):
+    """Nothing of a run that has been listed is taken away, nor a list or an execution."""
+    run = {"id": RUN, "name": "a", "status": "running", "created_at": LONG_AGO, "usage": {}}
+    answers = {
+        "/v1/artifacts/list": objects(listed("img_a1b2c3", "chart.png")), f"/v1/agent/executions/{RUN}": run,
+        "/v1/files": [],
+    }  # fmt: skip
+    async with against(answers) as (server, made):
+        assert paths(await made.list(RUN_REF, None)) == [("chart.png",)]
+        for path, ref in (
+            ("/v1/artifacts/list", RUN_REF), (f"/v1/agent/executions/{RUN}", RUN_REF), ("/v1/agent/executions", ROOT),
+            ("/v1/files", FILES),
+        ):  # fmt: skip
+            server.answers[path], well = JSONResponse(says, 404), server.answers[path]
+            made._known.clear()
+            with pytest.raises((errors.Unavailable, errors.ProviderMisbehaved, errors.Unsupported)):
+                await made.list(ref, None)
+            server.answers[path] = well
+        assert paths(await made.list(RUN_REF, None)) == [("chart.png",)]
+
+
+@pytest.mark.parametrize("says", GATEWAYS)
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_one_answer_of_a_gateway_in_place_of_a_list_is_asked_past(says, is_first):
+    """Whether the server is known to list or not: it is there when it is asked without parameters."""
+    answers = [
+        JSONResponse(says, 404),
+        JSONResponse({"detail": []}, 422),
+        JSONResponse(objects(listed("img_a1b2c3", "a.png"))),
+    ]
+    async with against({} if is_first else {"/v1/artifacts/list": objects()}) as (server, made):
+        await made.list(ROOT, None)
+        if not is_first:
+            await made.list(RUN_REF, None)
+        server.answers["/v1/artifacts/list"] = lambda _: answers.pop(0)
+        listing = await made.list(RUN_REF, None)
+    assert (paths(listing), listing.complete) == ([("a.png",)], True)
 
 
 async def test_a_run_whose_artifacts_are_gone_still_shows_its_response():

@@ -165,7 +165,11 @@ async def test_a_failure_on_the_second_page_is_no_short_listing() -> None:
         (error(429, **{"Retry-After": "3600"}), errors.RateLimited),
         (error(500), errors.Unavailable),
         (raw("<html>", 502, "text/html"), errors.Unavailable),
-        (error(404), errors.NotFound),
+        # There is always a list, if it has nothing in it.
+        (error(404), errors.ProviderMisbehaved),
+        (error(410), errors.ProviderMisbehaved),
+        (raw("<html>", 403, "text/html"), errors.Barred),
+        (raw('{"message": "no Route matched with those values"}', 404), errors.Unsupported),
         (raw("<html>", 200, "text/html"), errors.ProviderMisbehaved),
         (raw(json.dumps({"data": [], "pagination": {"hasMore": False}}), 206), errors.ProviderMisbehaved),
         (raw("", 204), errors.ProviderMisbehaved),
@@ -190,6 +194,22 @@ async def test_a_listing_is_rows_or_one_error_of_ours(answer: Response, kind: ty
         assert caught.value.provider == "work"
         if kind is errors.AccessDenied and answer.status_code == 401:
             assert "scope" in str(caught.value)
+
+
+@pytest.mark.parametrize("words", ["error", "message"])
+async def test_a_list_that_a_gateway_does_not_find_is_a_failure(words: str) -> None:
+    """In both APIs: what is known of it stands, and the other API is not asked in its place."""
+    gone = raw(json.dumps({words: {"message": "Not Found"}}), 404)
+    for lists in (
+        {"index": [page([row(1)]), gone]},
+        {"index": [raw("<html>", 404, "text/html")] * 2, "storages": [[], gone]},
+    ):
+        served = {name: iter(answers) for name, answers in lists.items()}
+        service = Service(**{name: lambda _, answers=answers: next(answers) for name, answers in served.items()})
+        async with at(service) as provider:
+            await provider.list(world.ARTIFACTS, None)
+            with pytest.raises(errors.ProviderMisbehaved if words == "error" else errors.Unsupported):
+                await provider.list(world.ARTIFACTS, None)
 
 
 async def test_html_for_404_is_another_server() -> None:

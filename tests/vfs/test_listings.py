@@ -199,6 +199,7 @@ def names(known: Known) -> set[str]:
         errors.Unavailable("503"), errors.RateLimited("429"), errors.TimedOut("silent"), errors.Unreachable("away"),
         errors.ProviderMisbehaved("a page of HTML"), errors.CorruptContent("not gzip"),
         errors.LimitExceeded("too many entries"), errors.Unsupported("501"), errors.InvalidRequest("422"),
+        errors.Barred("a firewall's page"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )  # fmt: skip

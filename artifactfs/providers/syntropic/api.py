@@ -32,6 +32,7 @@ from artifactfs.providers.syntropic.schemas import (
     is_usable_id,
     items_of,
     page_of,
+    says_what_is_missing,
     session_row,
     workflow_row,
 )
@@ -64,6 +65,8 @@ PAGES_INLINE = 20
 # The lists compress to a tenth; bodies are bounded after decompression.
 HEADERS = {"Accept-Encoding": "gzip"}
 OK, ACCEPTED = 200, 202
+# Routes without an id: the service always has them.
+FIXED = frozenset({"/workflows", "/artifacts", "/sessions", "/executions", "/health", "/metrics"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -171,10 +174,13 @@ class Api:
         Raises:
             ArtifactFSError: it is none, as ``answers.refusal`` says.
             Unavailable: 202.
+            ProviderMisbehaved: 404 for a list, or one that does not say of what; each of these routes is there.
         """
         if reply.status == ACCEPTED:
             said = answers.message_of(reply.body) or "not available yet"
             raise errors.Unavailable(f"{said} (202)", provider=self.source, subject=path, status=ACCEPTED)
+        if reply.status in answers.ABSENT and (path in FIXED or not says_what_is_missing(reply.body)):
+            answers.always_there(reply, self.source, path)
         if reply.status != OK:
             answers.refuse(reply.status, reply.headers, reply.body, self.source, path)
         if len(reply.body) <= PARSE_INLINE:

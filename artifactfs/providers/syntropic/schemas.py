@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, PlainValidator, ValidationError
 
 from artifactfs import errors
-from artifactfs.providers.answers import parse_time_ns
+from artifactfs.providers.answers import error_body, parse_time_ns
 from artifactfs.providers.syntropic.rows import ArtifactRow, SessionRow, WorkflowRow
 
 if TYPE_CHECKING:
@@ -99,6 +99,12 @@ class _Content(BaseModel):
     artifact_id: Text = None
     content: Anything = None
     size_bytes: Count = None
+
+
+def says_what_is_missing(body: bytes) -> bool:
+    """Tell whether a 404 is about an id: of a route that there is not, the service says "Not Found" and no more."""
+    detail = (error_body(body) or {}).get("detail")
+    return isinstance(detail, str) and detail not in {"", "Not Found"}
 
 
 def artifact_row(value: object) -> ArtifactRow | None:

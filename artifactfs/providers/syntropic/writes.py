@@ -21,7 +21,7 @@ import trio
 from artifactfs import errors
 from artifactfs.providers import answers
 from artifactfs.providers.bodies import Bytes, FileBody
-from artifactfs.providers.syntropic.schemas import is_usable_id
+from artifactfs.providers.syntropic.schemas import is_usable_id, says_what_is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +74,9 @@ class Writes:
             limit = self.learnt.refused(body.length)
             message = f"the service's gateway takes no request of {body.length:,} bytes; {limit:,} are believed to pass"
             raise errors.TooLarge(message, provider=self.api.source, subject=subject, status=TOO_LARGE)
+        if reply.status == UNKNOWN and answers.error_body(reply.body) and not says_what_is_missing(reply.body):
+            # Not the service's: it has each of these routes, or says 405. That nothing was made is all that is known.
+            raise self._unavailable("the service does not find what it always has (404)", reply, subject)
         if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP's own numbers
             answers.refuse(reply.status, reply.headers, reply.body, self.api.source, subject)
 
@@ -156,8 +159,8 @@ class Writes:
         if reply.status == NOT_OFFERED:
             self.learnt.changes = False
             raise self.no_changes()
-        # A 404 without JSON is not the service's.
-        is_gone = reply.status in {UNKNOWN, GONE} and answers.error_body(reply.body) is not None
+        # A 404 that does not say of what is not the service's.
+        is_gone = says_what_is_missing(reply.body) if reply.status == UNKNOWN else _is_json(reply, GONE)
         if not is_gone:
             self._refuse(reply, artifact_id, body)
             answers.json_object(reply, self.api.source, artifact_id)
@@ -172,6 +175,10 @@ class Writes:
 
 def _encoded(fields: Mapping[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def _is_json(reply: Reply, status: int) -> bool:
+    return reply.status == status and answers.error_body(reply.body) is not None
 
 
 def _id_in(reply: Reply) -> str | None:

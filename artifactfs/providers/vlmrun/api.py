@@ -89,6 +89,8 @@ class VlmRunApi:
             message = "no execution has an id of this form"
             raise errors.NotFound(message, provider=self.source, subject=execution_id)
         reply = await self.http.get(f"/agent/executions/{execution_id}", route="/agent/executions/{id}")
+        if not _says_what(reply):
+            answers.always_there(reply, self.source, f"execution {execution_id}")
         data = self._object(reply, f"execution {execution_id}")
         row = Execution.model_validate(data)
         if row.id is None and row.status is None:
@@ -100,8 +102,9 @@ class VlmRunApi:
     async def objects(self, namespace: Namespace) -> Page[ListedObject] | None:
         """Return the artifacts of a session or execution, None if this server does not list them.
 
-        One request; once, where a 404 could mean either, a second that tells a missing endpoint from a
-        missing session. After a server has been found not to list, none for ``NOT_LISTING_S``.
+        One request; where a 404 could mean either, a second that tells a missing endpoint from a missing session,
+        and the first one once more: what stands before the service may have answered it. After a server has been found
+        not to list, none for ``NOT_LISTING_S``.
 
         Raises:
             Unavailable: the server listed before, and says now that it does not.
@@ -109,10 +112,15 @@ class VlmRunApi:
         """
         if self.lists_artifacts is False and trio.current_time() < self._ask_again_at:
             return None
-        reply = await self.http.get("/artifacts/list", [namespace.query], route="/artifacts/list")
-        if reply.status in NOT_OFFERED and not await self._lists(reply):
-            return None
         subject = f"artifacts of {namespace.kind} {namespace.id}"
+        reply = await self.http.get("/artifacts/list", [namespace.query], route="/artifacts/list")
+        if reply.status in NOT_OFFERED and not _says_what(reply):
+            # What stands before the service may have said so: where it is there, it is asked once more.
+            if not await self._lists(reply):
+                return None
+            reply = await self.http.get("/artifacts/list", [namespace.query], route="/artifacts/list")
+        if _says_what(reply):
+            self.lists_artifacts = True
         data = self._object(reply, subject)
         self.lists_artifacts = True
         # Absent means none (SDK 0.9.2); anything else that is no list must not pass for an empty one.
@@ -123,23 +131,19 @@ class VlmRunApi:
         return Page(rows, skipped, last=True, weight=len(reply.body) // max(1, len(items)))
 
     async def _lists(self, reply: Reply) -> bool:
-        """Tell whether the endpoint exists, an answer of ``NOT_OFFERED`` being all that is known."""
-        if reply.status == 404 and self.lists_artifacts:  # noqa: PLR2004 - the field's own number
-            return True
-        if self.lists_artifacts:
-            message = f"the service lists artifacts, but not at this moment ({reply.status})"
-            raise errors.Unavailable(message, provider=self.source, subject="/artifacts/list", status=reply.status)
-        if reply.status != 404:  # noqa: PLR2004 - HTTP's own numbers
-            self.lists_artifacts = False
-        elif answers.message_of(reply.body) not in GENERIC:
-            self.lists_artifacts = True
-        else:
+        """Tell whether the endpoint exists, an answer of ``NOT_OFFERED`` that says no more being all that is known."""
+        lists = False
+        if reply.status == 404:  # noqa: PLR2004 - the field's own number
             # Without parameters an endpoint that exists complains of them (400 or 422).
             probe = await self.http.get("/artifacts/list", route="/artifacts/list")
-            self.lists_artifacts = probe.status not in NOT_OFFERED
-        if not self.lists_artifacts:
+            lists = probe.status not in NOT_OFFERED
+        if self.lists_artifacts and not lists:
+            message = f"the service lists artifacts, but not at this moment ({reply.status})"
+            raise errors.Unavailable(message, provider=self.source, subject="/artifacts/list", status=reply.status)
+        self.lists_artifacts = lists
+        if not lists:
             self._ask_again_at = trio.current_time() + NOT_LISTING_S
-        return self.lists_artifacts
+        return lists
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -171,6 +175,7 @@ class VlmRunApi:
         params = {"skip": str(skip), "limit": str(limit)}
         reply = await self.http.get(path, params, route=path)
         self._only_200(reply, path)
+        answers.always_there(reply, self.source, path)
         values: list[Any] = answers.json_array(reply, self.source, path)
         rows, skipped = rows_of(kind, values)
         return Page(rows, skipped, len(values) < limit, len(reply.body) // max(1, len(values)))
@@ -189,3 +194,9 @@ class VlmRunApi:
         said = answers.message_of(reply.body)
         message = f"an answer of another kind than was asked for{': ' + said if said else ''}"
         return errors.ProviderMisbehaved(message, provider=self.source, subject=subject, status=reply.status)
+
+
+def _says_what(reply: Reply) -> bool:
+    """Tell whether a refusal is about what was asked for, in the service's words, and not about the endpoint."""
+    is_told = reply.status == 404 and answers.is_own(reply.body)  # noqa: PLR2004 - HTTP's own number
+    return is_told and answers.message_of(reply.body) not in GENERIC

@@ -97,7 +97,7 @@ class UploadApi:
             NotPermitted: this server removes none.
         """
         reply = await self._http.send("DELETE", f"/files/{file_id}", route="/files/{id}")
-        gone = reply.status in {404, 410} and answers.error_body(reply.body) is not None
+        gone = reply.status in answers.ABSENT and answers.is_own(reply.body)
         if not gone and not 200 <= reply.status < 300:  # noqa: PLR2004 - the range of success
             answers.refuse(reply.status, reply.headers, reply.body, self.source, f"file {file_id}")
 

@@ -81,7 +81,7 @@ class Vm0Api:
 
     async def artifacts(self, role: str) -> Pages[ArtifactRow]:
         """List all of a role (``artifact`` or ``volume``): a request per 100."""
-        return await self._pages(f"/v1/{role}s", f"/v1/{role}s", Pages(ArtifactRow))
+        return await self._pages(f"/v1/{role}s", f"/v1/{role}s", Pages(ArtifactRow), is_fixed=True)
 
     async def versions(self, role: str, artifact_id: str) -> Pages[VersionRow]:
         """List all versions: a request per 100.
@@ -92,14 +92,16 @@ class Vm0Api:
         path = f"/v1/{role}s/{quoted(artifact_id)}/versions"
         return await self._pages(path, f"/v1/{role}s/:id/versions", Pages(VersionRow))
 
-    async def _pages(self, path: str, route: str, pages: Pages[RowT]) -> Pages[RowT]:
+    async def _pages(self, path: str, route: str, pages: Pages[RowT], *, is_fixed: bool = False) -> Pages[RowT]:
         cursor: str | None = None
         # In pages, not in rows: one whose pages never end, of one row each, is left alone as early.
         limits = self._http.answer_limits
         for _ in range(math.ceil(limits.max_listing_rows / PAGE)):
             query = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
-            reply = await self._http.get(path, query, route=route)
-            body = answers.json_object(self._checked(reply, path), self._source, path)
+            reply = self._checked(await self._http.get(path, query, route=route), path)
+            if is_fixed:
+                answers.always_there(reply, self._source, path)
+            body = answers.json_object(reply, self._source, path)
             self._note_spelling(body)
             cursor = pages.add(cursor, body)
             if cursor is None:
@@ -173,8 +175,9 @@ class Vm0Api:
     async def storages(self, role: str) -> tuple[list[StorageRow], int]:
         """List all of a role; return them and how many rows could not be understood: one request."""
         path = "/api/storages/list"
-        reply = await self._http.get(path, {"type": role}, route=path)
-        values = answers.json_array(self._checked(reply, path), self._source, path)
+        reply = self._checked(await self._http.get(path, {"type": role}, route=path), path)
+        answers.always_there(reply, self._source, path)
+        values = answers.json_array(reply, self._source, path)
         rows = [read(StorageRow, value) for value in values]
         named = {row.name: row for row in rows if row is not None}
         return list(named.values()), len(rows) - len(named)

@@ -65,7 +65,8 @@ class PushApi:
         path = "/api/storages/list"
         reply = await self._http.get(path, {"type": "artifact"}, route=path)
         try:
-            answers.json_array(self._checked(reply, path), self._source, path)
+            answers.always_there(self._checked(reply, path), self._source, path)
+            answers.json_array(reply, self._source, path)
         except NoApi:
             return False
         return True
