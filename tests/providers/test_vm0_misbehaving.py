@@ -200,10 +200,11 @@ async def test_a_listing_is_rows_or_one_error_of_ours(answer: Response, kind: ty
 async def test_a_list_that_a_gateway_does_not_find_is_a_failure(words: str) -> None:
     """In both APIs: what is known of it stands, and the other API is not asked in its place."""
     gone = raw(json.dumps({words: {"message": "Not Found"}}), 404)
-    for lists in (
+    cases: tuple[dict[str, list[Any]], ...] = (
         {"index": [page([row(1)]), gone]},
         {"index": [raw("<html>", 404, "text/html")] * 2, "storages": [[], gone]},
-    ):
+    )
+    for lists in cases:
         served = {name: iter(answers) for name, answers in lists.items()}
         service = Service(**{name: lambda _, answers=answers: next(answers) for name, answers in served.items()})
         async with at(service) as provider:
