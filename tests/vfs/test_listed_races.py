@@ -220,7 +220,7 @@ async def test_a_file_is_renamed_over_another_one_while_it_is_saved(grown: World
     await grown.close(*handles)
     await grown.elapse(100)
     assert await grown.names("w") == {"t", "g"}
-    # Where time has passed, the newest was tried under the old name, too: what became of that is found out, and removed.
+    # Where time has passed, the newest was tried under the old name, too: that is found out then, and removed.
     assert grown.versions("f")[:2] == [b"zero", b"one"]
     assert grown.versions("g") == [b"old", b"two"]
     grown.nothing_is_left()
