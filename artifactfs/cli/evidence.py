@@ -16,7 +16,8 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def process(pid: int) -> dict[str, Any]:
     tasks = {}
     for task in sorted((place / "task").iterdir())[:MAX_TASKS]:
         facts = {name: _told((task / name).read_text) for name in OF_TASK}
-        state = _told(lambda task=task: (task / "stat").read_text().rpartition(")")[2].split()[0])
+        state = _told(partial(_state, task))
         tasks[task.name] = {"state": state, **facts}
     status = (place / "status").read_text().splitlines()
     wanted = ("State", "VmRSS", "VmHWM", "VmSize", "Threads", "FDSize", "voluntary", "nonvoluntary", "SigQ")
@@ -170,15 +171,20 @@ def _open_files(place: Path) -> dict[str, int]:
     except OSError as error:  # a process without cores hides them, from its own user, too
         return {f"({error.strerror})": 0}
     for fd in fds:
-        kind = _told(lambda fd=fd: os.readlink(fd).partition(":")[0])
+        kind = _told(partial(os.readlink, fd)).partition(":")[0]
         kind = "file" if kind.startswith("/") else kind
         found[kind] = found.get(kind, 0) + 1
     return found
 
 
-def _told(ask: Any) -> str:  # noqa: ANN401 - any function that returns text
+def _state(task: Path) -> str:
+    """Return the letter by which the kernel says what a thread does; its name, before it, may hold anything."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _told(ask: Callable[[], str]) -> str:
     try:
-        return str(ask()).strip()
+        return ask().strip()
     except OSError as error:
         return f"({error.strerror})"
 

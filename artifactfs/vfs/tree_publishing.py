@@ -116,7 +116,7 @@ class TreePublisher:
                 if earlier is not None and earlier is not staged:
                     # Of a try that failed; what was written since is durable.
                     await trio.to_thread.run_sync(edit.home.discard, earlier)
-                draft = await trio.to_thread.run_sync(staged.draft, edit.base_sha256)
+                draft = await trio.to_thread.run_sync(staged.draft)
                 found.append(Taken(path, name, entry, draft, edit, staged, seen))
         return found
 

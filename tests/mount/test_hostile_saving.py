@@ -88,6 +88,14 @@ NAMES = {
 }  # fmt: skip
 
 
+def push_names(lab: Lab) -> None:
+    """Have an artifact whose files are called ``NAMES``."""
+    packed = Tar()
+    for raw in NAMES:
+        packed.add(raw, b"old")
+    pushed_archive(lab, packed.good().gz())
+
+
 def _in_place(path: Path) -> None:
     path.write_bytes(b"mine")
 
@@ -103,10 +111,7 @@ def test_a_save_under_a_name_as_it_is_shown_is_the_next_version_of_the_file_that
     lab: Lab, tmp_path: Path, save: Callable[[Path], None]
 ) -> None:
     """It must not become another file, beside the one that keeps its old content and its name."""
-    packed = Tar()
-    for raw in NAMES:
-        packed.add(raw, b"old")
-    pushed_archive(lab, packed.good().gz())
+    push_names(lab)
     with mounted(tmp_path, demo_tree.sources(lab), names=("vm0",)) as mount:
         here = mount.path / "artifacts/hostile"
         (cut,) = [name for name in os.listdir(here) if "^~" in name]
@@ -122,10 +127,7 @@ def test_a_save_under_a_name_as_it_is_shown_is_the_next_version_of_the_file_that
 
 
 def test_what_is_renamed_with_its_directory_keeps_the_names_that_cannot_be_shown(lab: Lab, tmp_path: Path) -> None:
-    packed = Tar()
-    for raw in NAMES:
-        packed.add(raw, b"old")
-    pushed_archive(lab, packed.good().gz())
+    push_names(lab)
     with mounted(tmp_path, demo_tree.sources(lab), names=("vm0",)) as mount:
         here = mount.path / "artifacts/hostile"
         (here / "d^02/t^01").write_bytes(b"mine")

@@ -8,16 +8,10 @@ from typing import Any
 import trio
 import trio.testing
 
-from artifactfs.content.block_store import BlockStore
-from artifactfs.content.facts import Facts
-from artifactfs.content.reader import ContentReader
 from artifactfs.model.content import Exact, Pointer
 from artifactfs.model.entry import Artifact, ArtifactKind, DirRef, Folder, Listing, Role, SingleFile, Version
 from artifactfs.tree.nodes import IdShelf, Kind, Listed, Node
-from artifactfs.vfs.history import History
-from artifactfs.vfs.ids import Ids
-from artifactfs.vfs.listings import Listings
-from artifactfs.vfs.sources import Source
+from tests.vfs.test_many import wired
 
 REF = DirRef("s", "workflow", ("w",))
 KEY = "00000000-0000-4000-8000-000000000001"
@@ -58,15 +52,7 @@ async def test_what_a_look_up_that_was_given_up_has_found_is_there_for_the_next(
 ) -> None:
     """Else who looks again and again, and may wait for less than a round trip, never sees it."""
     service: Any = Service()
-    facts = Facts(tmp_path / "facts.db")
-    reader = ContentReader(
-        nursery, BlockStore(tmp_path, 1 << 20, 0), facts, {"s": service},
-        local_path=lambda ref: tmp_path / ref.key, fingerprints={"s": "print"},
-    )  # fmt: skip
-    sources = {"s": Source("s", service, "print", 1)}
-    ids = Ids(sources, History(sources, reader))
-    listings = Listings(sources, reader, ids.shelve, unshelve=ids.unshelve)
-    ids.wire(listings)
+    listings, ids, facts = wired(nursery, tmp_path, service)
     await listings.get(Node(2, ("s",), Kind.DIRECTORY, "s", source="s"), Listed(REF, role=Role.WORKFLOW))
     with trio.fail_after(20):
         async with trio.open_nursery() as looking:

@@ -27,8 +27,9 @@ from artifactfs import errors
 from artifactfs.journal.drafts import Staged
 from artifactfs.journal.records import Journal
 from tests.support.examples import EXAMPLES
+from tests.vfs.bad_weather import RATE
 from tests.vfs.history import History, Log, Value
-from tests.vfs.test_saving_storm import DIRECTORIES, NAMES, RATE, Storm, above
+from tests.vfs.test_saving_storm import DIRECTORIES, NAMES, Storm, above
 from tests.vfs.world import BOTH, EMPTY, World, grow, opened
 
 PROGRAMS, STEPS, KILLS = 5, 15, 4

@@ -21,7 +21,7 @@ from artifactfs.journal.staging import Staging
 from artifactfs.vfs.lineage import Lineage
 from artifactfs.vfs.moves import Move
 from artifactfs.vfs.tree_renaming import TreeRenamer
-from tests.vfs.world import EMPTY, WRITE, images, opened
+from tests.vfs.world import EMPTY, WRITE, World, images, opened
 
 pytestmark = pytest.mark.usefixtures("standing_still")
 
@@ -45,6 +45,16 @@ class Slow:
     async def wait(self) -> None:
         """Wait until a thread is there."""
         assert await trio.to_thread.run_sync(self.reached.wait, 30)
+
+
+async def save_without_answer(world: World) -> None:
+    """Have a file ``w/f`` whose second save was answered by nobody."""
+    await world.mkdir("w")
+    await world.put("w/f", b"1")
+    await world.elapse()
+    await world.put("w/f", b"2")
+    world.publisher.next(error=errors.Unavailable("the answer is lost"), lost=True)
+    await world.elapse(1)
 
 
 async def shown_after_a_kill(where: Path, path: str) -> dict[str, Any]:
@@ -258,12 +268,7 @@ async def test_what_is_taken_back_is_not_removed_from_under_a_newer_save(
 async def test_a_renamed_file_whose_save_may_be_there_has_its_new_name_after_a_kill(tmp_path: Path):
     """Written again after a save of which nobody knows the end: both go on under the new name."""
     async with opened(tmp_path) as world:
-        await world.mkdir("w")
-        await world.put("w/f", b"1")
-        await world.elapse()
-        await world.put("w/f", b"2")
-        world.publisher.next(error=errors.Unavailable("the answer is lost"), lost=True)
-        await world.elapse(1)
+        await save_without_answer(world)
         await world.put("w/f", b"3")
         world.stop_publishing()
         await world.rename("w/f", "w/g")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -26,11 +25,10 @@ from artifactfs import errors
 from artifactfs.tree.nodes import Node
 from artifactfs.vfs.handles import Change, WriteHandle
 from tests.support.examples import EXAMPLES
+from tests.vfs.bad_weather import RATE, BadWeather
 from tests.vfs.world import BOTH, EMPTY, READ, World, opened
 
 PROGRAMS, STEPS = 5, 20
-# Seconds that pass in one: a save that waits a second for more to come waits 5 ms.
-RATE = 200.0
 LISTED, IN_TREE = ("w/f", "w/g", "w/h"), ("w/t/a", "w/t/b")
 PLACES = {
     "one": LISTED[:1], "listed": LISTED, "mixed": (*LISTED[:2], *IN_TREE), "workflows": (*LISTED[:2], "v/f", "v/g"),
@@ -62,7 +60,7 @@ class Turns:
             yield
 
 
-class Storm:
+class Storm(BadWeather):
     """The programs, and what they share.
 
     Attributes:
@@ -75,10 +73,10 @@ class Storm:
     """
 
     def __init__(self, world: World, seed: int, places: tuple[str, ...]) -> None:
-        self.world, self.chance, self.places = world, random.Random(seed), places
+        super().__init__(world, seed)
+        self.places = places
         self.directories: defaultdict[str, Turns] = defaultdict(Turns)
         self.inodes: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
-        self.is_calm = False
         self.names: dict[str, int] = {}
         self.held: dict[int, bytes | None] = {}
         self.used: Counter[int] = Counter()
@@ -86,21 +84,7 @@ class Storm:
         self.cutting: set[int] = set()
         self.wrong: list[str] = []
         self.numbers = itertools.count(1)
-        self._real = world.publisher._call
-        world.publisher._call = self._call  # type: ignore[method-assign]  # the service, as it is today
         world.publisher.rename = partial(self._rename, world.publisher.real.rename)  # type: ignore[attr-defined]
-
-    async def _call(self, name: str, real: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        luck = 1.0 if self.is_calm else self.chance.random()
-        if luck < 0.25:
-            await self._pause(2)
-            raise errors.Unavailable("refused")
-        await self._pause(3)
-        answer = await self._real(name, real, *args, **more)
-        if luck < 0.4:
-            raise errors.Unavailable("the answer is lost")
-        await self._pause(3)
-        return answer
 
     async def _rename(self, real: Callable[..., Any], *args: Any) -> Any:
         """Rename at the service: its answer is never lost, for who loses it cannot know what he has."""
@@ -110,10 +94,6 @@ class Storm:
         answer = await real(*args)
         await self._pause(2)
         return answer
-
-    async def _pause(self, most_s: float) -> None:
-        if not self.is_calm and self.chance.random() < 0.6:
-            await trio.sleep(self.chance.random() * most_s)
 
     @contextlib.asynccontextmanager
     async def alone(self, *paths: str) -> AsyncIterator[None]:
@@ -276,17 +256,6 @@ class Storm:
             await self._pause(3)
 
     # -- the end ---------------------------------------------------------------------------------------------
-
-    async def settled(self) -> None:
-        """Let the service work, and wait until it has everything."""
-        self.is_calm = True
-        overlay = self.world.overlay
-        with trio.move_on_after(300):
-            while overlay.edits or overlay.trees or overlay.removals:
-                self.world.fs.writer.writeback.hurry()
-                await trio.sleep(2)
-        self.world.clock.rate = 0.0
-        await self.world.settle()
 
     def expected(self) -> dict[str, bytes | None]:
         """Return what each path holds."""

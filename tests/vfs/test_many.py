@@ -72,7 +72,7 @@ class Provider:
         return Listing(tuple(self.artifacts))
 
 
-def wired(nursery: trio.Nursery, base: Path, provider: Provider) -> tuple[Listings, Ids, Facts]:
+def wired(nursery: trio.Nursery, base: Path, provider: object) -> tuple[Listings, Ids, Facts]:
     """Return listings with their shelves."""
     facts, given = Facts(base / "facts.db"), cast("Any", provider)  # it has what listings ask of a provider
     reader = ContentReader(

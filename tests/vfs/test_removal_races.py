@@ -22,10 +22,14 @@ async def being_removed(grown: World, error: Exception | None = None) -> Step:
 
 
 @pytest.mark.parametrize("how", ["unlink", "rename"])
-async def test_a_new_file_goes_while_what_had_its_name_is_being_removed(grown: World, how: str):
-    """What was removed first is not shown again meanwhile."""
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_new_file_goes_while_what_had_its_name_is_being_removed(grown: World, how: str, *, replaced: bool):
+    """What was removed first is not shown again meanwhile; a second new file stands over it as the first did."""
     step = await being_removed(grown)
     await grown.put("w/f", b"two")
+    if replaced:
+        await grown.put("w/x", b"three")
+        await grown.rename("w/x", "w/f")
     await (grown.unlink("w/f") if how == "unlink" else grown.rename("w/f", "w/g"))
     assert "f" not in await grown.names("w")
     step.go.set()
@@ -107,21 +111,6 @@ async def test_a_removal_is_given_up_whose_name_a_new_file_has(grown: World):
     await grown.elapse(10)
     found = {name: await grown.read(f"w/{name}") for name in await grown.names("w") if name.startswith("f")}
     assert (found.pop("f"), list(found.values())) == (b"one", [b"two"])  # beside what is not removed after all
-
-
-@pytest.mark.parametrize("how", ["unlink", "rename"])
-async def test_what_was_renamed_over_a_new_file_goes_while_what_had_its_name_is_being_removed(grown: World, how: str):
-    """What was removed first is not shown again then: the second new file stands over it as the first did."""
-    step = await being_removed(grown)
-    await grown.put("w/f", b"two")
-    await grown.put("w/x", b"three")
-    await grown.rename("w/x", "w/f")
-    await (grown.unlink("w/f") if how == "unlink" else grown.rename("w/f", "w/g"))
-    assert "f" not in await grown.names("w")
-    step.go.set()
-    await grown.elapse(10)
-    assert ("f" in await grown.names("w"), "g" in await grown.names("w")) == (False, how == "rename")
-    grown.nothing_is_left()
 
 
 async def test_a_new_file_is_written_through_while_the_removal_of_what_had_its_name_fails(grown: World):

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from artifactfs import errors
-from tests.vfs.test_kills import shown_after_a_kill
+from tests.vfs.test_kills import save_without_answer, shown_after_a_kill
 from tests.vfs.world import World, opened
 
 pytestmark = pytest.mark.usefixtures("standing_still")
@@ -22,12 +21,7 @@ pytestmark = pytest.mark.usefixtures("standing_still")
 async def removed(where: Path) -> AsyncIterator[World]:
     """Have a file ``w/f`` whose save was answered by nobody, and which was removed then."""
     async with opened(where) as world:
-        await world.mkdir("w")
-        await world.put("w/f", b"1")
-        await world.elapse()
-        await world.put("w/f", b"2")
-        world.publisher.next(error=errors.Unavailable("the answer is lost"), lost=True)
-        await world.elapse(1)
+        await save_without_answer(world)
         assert world.edit("f").tries == 1
         await world.unlink("w/f")
         yield world

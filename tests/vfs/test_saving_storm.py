@@ -8,11 +8,9 @@ more; threads make each of them another one, so a seed says where to look and no
 from __future__ import annotations
 
 import contextlib
-import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -21,11 +19,10 @@ import trio.testing
 from artifactfs import errors
 from artifactfs.vfs.handles import Change, WriteHandle
 from tests.support.examples import EXAMPLES
+from tests.vfs.bad_weather import RATE, BadWeather
 from tests.vfs.world import BOTH, EMPTY, READ, World, grow, opened
 
 PROGRAMS, STEPS = 5, 20
-# Seconds that pass in one: a save that waits a second for more to come waits 5 ms.
-RATE = 200.0
 NAMES, DIRECTORIES = "abc", "dx"
 
 
@@ -34,31 +31,12 @@ def above(path: str) -> list[str]:
     return sorted({"w/t", path.rpartition("/")[0]})
 
 
-class Storm:
+class Storm(BadWeather):
     """The programs, and what they share."""
 
     def __init__(self, world: World, seed: int) -> None:
-        self.world, self.chance = world, random.Random(seed)
+        super().__init__(world, seed)
         self.locks: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
-        self.is_calm = False
-        self._real = world.publisher._call
-        world.publisher._call = self._call  # type: ignore[method-assign]  # the service, as it is today
-
-    async def _call(self, name: str, real: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        luck = 1.0 if self.is_calm else self.chance.random()
-        if luck < 0.25:
-            await self._pause(2)
-            raise errors.Unavailable("refused")
-        await self._pause(3)
-        answer = await self._real(name, real, *args, **more)
-        if luck < 0.4:
-            raise errors.Unavailable("the answer is lost")
-        await self._pause(3)
-        return answer
-
-    async def _pause(self, most_s: float) -> None:
-        if not self.is_calm and self.chance.random() < 0.6:
-            await trio.sleep(self.chance.random() * most_s)
 
     @contextlib.asynccontextmanager
     async def holding(self, *paths: str) -> AsyncIterator[None]:
@@ -158,19 +136,6 @@ class Storm:
             with contextlib.suppress(errors.ArtifactFSError):
                 await self.chance.choice(ways)()
             await self._pause(3)
-
-    # -- the end ---------------------------------------------------------------------------------------------
-
-    async def settled(self) -> None:
-        """Let the service work, and wait until it has everything."""
-        self.is_calm = True
-        overlay = self.world.overlay
-        with trio.move_on_after(300):
-            while overlay.edits or overlay.trees or overlay.removals:
-                self.world.fs.writer.writeback.hurry()
-                await trio.sleep(2)
-        self.world.clock.rate = 0.0
-        await self.world.settle()
 
 
 @pytest.mark.parametrize("seed", range(EXAMPLES or 4))

@@ -195,6 +195,22 @@ async def overtaken(grown: World, where: Path, path: str = "a") -> None:
     assert await grown.read(f"w/t/{path}") == b"mine"
 
 
+async def taken_away(mount: World, how: str) -> dict[str, object]:
+    """Have the name ``a`` changed in some way; return what the tree has by that, beside what others have made."""
+    if how == "renamed":
+        await mount.rename("w/t/a", "w/t/c")
+        return {"c": b"mine"}
+    if how == "replaced":
+        await mount.put("w/t/x", b"again")
+        await mount.rename("w/t/x", "w/t/a")
+        return {COPY: b"again"}
+    await mount.unlink("w/t/a")
+    if how == "removed":
+        return {}
+    await mount.put("w/t/a", b"again")
+    return {COPY: b"again"}
+
+
 @pytest.mark.parametrize("how", ["renamed", "removed", "replaced", "made anew"])
 @pytest.mark.parametrize("killed", [False, True])
 async def test_what_a_save_began_with_counts_for_what_becomes_of_its_name(
@@ -206,18 +222,7 @@ async def test_what_a_save_began_with_counts_for_what_becomes_of_its_name(
         await mount.mkdir("w")
         await grow(mount)
         await overtaken(mount, tmp_path / "other")
-        if how == "renamed":
-            await mount.rename("w/t/a", "w/t/c")
-            expected["c"] = b"mine"
-        elif how == "replaced":
-            await mount.put("w/t/x", b"again")
-            await mount.rename("w/t/x", "w/t/a")
-        else:
-            await mount.unlink("w/t/a")
-            if how == "made anew":
-                await mount.put("w/t/a", b"again")
-        if how in {"replaced", "made anew"}:
-            expected[COPY] = b"again"
+        expected |= await taken_away(mount, how)
         report = BESIDE if COPY in expected else STAYS
         if not killed:
             await ends_as(mount, expected, report)
@@ -260,15 +265,7 @@ async def test_what_changes_while_a_version_takes_up_others_changes_removes_none
         await mount.put("w/t/b", b"B")
         held = mount.publisher.next(held=True)
         await mount.reach(held)
-        if how == "replaced":
-            await mount.put("w/t/a.tmp", b"again")
-            await mount.rename("w/t/a.tmp", "w/t/a")
-        else:
-            await mount.unlink("w/t/a")
-            if how == "made anew":
-                await mount.put("w/t/a", b"again")
-        if how != "removed":
-            expected[COPY] = b"again"
+        expected |= await taken_away(mount, how)
         report = BESIDE if COPY in expected else STAYS
         await other(mount, tmp_path / "other", lambda second: second.put("w/t/a", b"theirs"))
         held.go.set()

@@ -11,13 +11,14 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from artifactfs.providers.answers import PARTIAL
+
 if TYPE_CHECKING:
     from artifactfs.model.content import ContentRef, Pointer
     from artifactfs.providers.base import Memory
     from artifactfs.providers.http import StreamReply
 
 PREFIX = "revision/"
-PARTIAL = 206
 # What can be kept and sent back; ETags of storages have 34 characters, dates 29.
 SENDABLE = re.compile(r"[\x20-\x7e]{1,512}")
 
