@@ -66,12 +66,13 @@ def _living(home: Staging) -> list[Left]:
     What goes on from bytes that were being published comes after those.
     """
     left = home.left_over()
-    whats = [record.what for record, _ in left if record.what.get("kind") == intents.FILE]
-    kept = {int(what["after"]) for what in whats if what["after"] is not None}
-    dead = {int(what["instead"]) for what in whats if what["instead"] is not None}
-    dead = dead.union(*(map(int, what["over"]) for what in whats)) - kept
+    files = [record for record, _ in left if record.what.get("kind") == intents.FILE]
+    dead = {int(one.what["instead"]) for one in files if one.what["instead"] is not None}
+    dead = dead.union(*(map(int, one.what["over"]) for one in files))
     # Of what was tried nobody knows what became of it: that is found out first.
     dead -= {record.number for record, _ in left if record.tries}
+    # What a dead one goes on from is dead with it, if something has taken the place of that, too.
+    dead -= {int(one.what["after"]) for one in files if one.what["after"] is not None and one.number not in dead}
     for record, staged in left:
         if record.number in dead and staged is not None:
             home.discard(staged)

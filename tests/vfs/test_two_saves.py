@@ -160,6 +160,37 @@ async def test_a_kill_between_two_saves_of_one_name_loses_neither(tmp_path: Path
             assert world.home.journal.numbers() == [] == world.drafts(), at
 
 
+async def test_a_kill_in_a_rename_over_a_file_that_is_being_published_brings_no_earlier_save_of_it_back(
+    tmp_path: Path,
+) -> None:
+    """What was saved over what is being published is replaced, and that with it: neither was saved by anybody else."""
+    first = tmp_path / "first"
+    async with opened(first) as world:
+        await world.mkdir("w")
+        await grow(world)
+        step = world.publisher.next(error=errors.Unavailable("the answer is lost"), lost=True, held=True)
+        await world.put("w/t/a", b"published?")
+        world.clock.jump(1.1)
+        await step.reached.wait()
+        await world.put("w/t/a", b"saved over it")
+        step.go.set()
+        await world.settle()
+        world.stop_publishing()
+        await world.put("w/t/new", b"moved")
+        assert world.edit("a").in_flight is not None
+        before = await world.tree("w/t")
+        with images(first, tmp_path / "kills") as kills:
+            await world.rename("w/t/new", "w/t/a")
+        after = await world.tree("w/t")
+    for at, image in enumerate(kills):
+        async with opened(image) as world:
+            assert await world.tree("w/t") in [before, after], at
+            assert world.reports == [], at
+            await world.elapse(5)
+            assert world.stored("t") == await world.tree("w/t") in [before, after], at
+            world.nothing_is_left()
+
+
 async def test_a_file_that_is_made_under_a_name_that_a_save_takes_in_the_same_moment(
     grown: World, tmp_path: Path
 ) -> None:
