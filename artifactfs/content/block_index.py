@@ -4,7 +4,8 @@ Rules of this file: SQL stands here and nowhere else; `docs/cache.md` explains t
 (``transaction``) is the only one who creates or removes files of blobs, in all processes; so a file that no row names
 while the lock is held is an orphan. A file's name is random and never used twice: no process can take one blob for
 another, whatever happens to the database. What a name means has a checksum: nothing else would notice that it means
-another blob, whose blocks are true. Every method may raise ``sqlite3.Error``.
+another blob, whose blocks are true. A flipped bit can make a number none, or one that no block has: such a block is not
+here, and any other such row is damage. Every method may raise ``sqlite3.Error``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from artifactfs import database, private, wal_index
 from artifactfs.content import block_schema
 from artifactfs.content.database import is_damage, is_right, make_file, make_way, read_any_text, sum_of
+from artifactfs.content.extents import BLOCK
 
 DATABASE = "blocks.db"
 DIRECTORY = "blocks"
@@ -34,6 +36,8 @@ READER_BUSY_S = 0.25
 # Contents that nobody pinned go first, then what was pinned for speed; what a user pinned never goes by itself.
 RANKS = {"archive": 1, "user": 2}
 USER_RANK = RANKS["user"]
+# No file has more: the place of a block in it is an off_t.
+MOST_BLOCKS = (1 << 63) // BLOCK
 
 # What people may want to know: how many there are, and bytes. Names that are hashes are not somebody's own copy.
 SUMMARY = {
@@ -147,18 +151,19 @@ class BlockIndex:
             " JOIN block ON block.blob=blob.id WHERE key=? AND number>=? AND number<?",
             key, first, stop,
         )  # fmt: skip
-        if not rows or not is_right((key, rows[0][0], rows[0][-1])):
+        if not _is_right(key, [(row[2], row[0], row[-1]) for row in rows[:1]]):
             return None
-        return Page(rows[0][0], rows[0][1], {number: (length, crc) for _, _, number, length, crc, _ in rows})
+        blob = _blob(rows[0][0], rows[0][1], 0)
+        return Page(blob.id, blob.file, {row[2]: row[3:5] for row in rows if _is_block(*row[2:5])})
 
     def numbers(self, key: str) -> set[int]:
         """Return the numbers of the blocks that are recorded under a name."""
         rows = self._ask("SELECT number, name.blob, sum FROM name JOIN block ON block.blob=name.blob WHERE key=?", key)
-        return {row[0] for row in rows} if rows and is_right((key, *rows[0][1:])) else set()
+        return {row[0] for row in rows if isinstance(row[0], int)} if _is_right(key, rows) else set()
 
     def used_bytes(self) -> int:
         """Return the bytes of all recorded blocks."""
-        return int(self._ask("SELECT bytes FROM total")[0][0])
+        return _only_number(self._ask("SELECT bytes FROM total"))
 
     # -- writing, in a thread -------------------------------------------------------------------------------------
 
@@ -182,7 +187,7 @@ class BlockIndex:
         row = self._db.execute(
             "SELECT id, file, bytes, sum FROM name JOIN blob ON blob.id=name.blob WHERE key=?", (key,)
         ).fetchone()
-        return Blob(*row[:3]) if row and is_right((key, row[0], row[3])) else None
+        return _blob(*row[:3]) if row and is_right((key, row[0], row[3])) else None
 
     def create(self, key: str, now: float) -> Blob:
         """Make a blob for a name that means nothing yet."""
@@ -289,8 +294,8 @@ class BlockIndex:
         for row in rows:
             if bytes_to_free <= 0:
                 break
-            chosen.append(Blob(*row))
-            bytes_to_free -= row[2]
+            chosen.append(_blob(*row))
+            bytes_to_free -= chosen[-1].bytes
         rows.close()
         return [file for blob in chosen for file in self._delete(blob)]
 
@@ -306,18 +311,45 @@ class BlockIndex:
     def blobs(self) -> list[Blob]:
         """Return all blobs."""
         with self._reading:
-            return [Blob(*row) for row in self._reader.execute("SELECT id, file, bytes FROM blob ORDER BY id")]
+            return [_blob(*row) for row in self._reader.execute("SELECT id, file, bytes FROM blob ORDER BY id")]
 
     def blocks(self, blob: int) -> list[tuple[int, int, int]]:
         """Return number, length and CRC of a blob's blocks."""
         with self._reading:
-            return self._reader.execute(
-                "SELECT number, length, crc FROM block WHERE blob=? ORDER BY number", (blob,)
-            ).fetchall()
+            sql = "SELECT number, length, crc FROM block WHERE blob=? ORDER BY number"
+            return [_block(row) for row in self._reader.execute(sql, (blob,))]
 
     def summary(self) -> dict[str, int]:
         """Return the numbers of ``SUMMARY``."""
-        return {name: self._ask(sql)[0][0] for name, sql in SUMMARY.items()}
+        return {name: _only_number(self._ask(sql)) for name, sql in SUMMARY.items()}
+
+
+def _blob(number: object, file: object, size: object) -> Blob:
+    if not (isinstance(number, int) and isinstance(file, str) and isinstance(size, int)):
+        raise sqlite3.DatabaseError(f"a blob is {(number, file, size)}")
+    return Blob(number, file, size)
+
+
+def _is_block(number: object, length: object, crc: object) -> bool:
+    numbers = isinstance(number, int) and isinstance(length, int) and isinstance(crc, int)
+    return numbers and number in range(MOST_BLOCKS) and length in range(BLOCK + 1)
+
+
+def _block(row: tuple[int, int, int]) -> tuple[int, int, int]:
+    if not _is_block(*row):
+        raise sqlite3.DatabaseError(f"a block is {row}")
+    return row
+
+
+def _is_right(key: str, rows: list[tuple[Any, ...]]) -> bool:
+    """Tell whether a name means what these blocks are of; the first says it: number of the block, blob, checksum."""
+    return bool(rows) and is_right((key, *rows[0][1:]))
+
+
+def _only_number(rows: list[tuple[Any, ...]]) -> int:
+    if len(rows) != 1 or not isinstance(rows[0][0], int):
+        raise sqlite3.DatabaseError(f"what should be a number is {rows}")
+    return int(rows[0][0])
 
 
 def false_names(index: BlockIndex) -> list[str]:
@@ -330,7 +362,7 @@ def false_names(index: BlockIndex) -> list[str]:
 def miscounted(index: BlockIndex) -> int:
     """Return by how many bytes the blocks that are there differ from what was counted."""
     sql = "SELECT (SELECT coalesce(sum(length), 0) FROM block) - bytes FROM total"
-    return abs(int(index._ask(sql)[0][0]))  # noqa: SLF001 - its own module
+    return abs(_only_number(index._ask(sql)))  # noqa: SLF001 - its own module
 
 
 def mend(index: BlockIndex, names: Iterable[str]) -> None:

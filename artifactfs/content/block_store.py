@@ -301,3 +301,5 @@ class BlockStore:
                 self._work()
             except (RuntimeError, ValueError, MemoryError, sqlite3.Error, OSError) as error:
                 log.info("a batch of blocks could not be cached: %r", error)
+            except Exception:  # who waits for room would wait for ever if this thread ended
+                log.exception("a batch of blocks could not be cached")

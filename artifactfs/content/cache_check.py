@@ -19,7 +19,7 @@ from artifactfs.content import block_index, cache_databases
 from artifactfs.content.block_files import DIRECTORIES, BlockFiles
 from artifactfs.content.block_index import DATABASE, DIRECTORY, BlockIndex
 from artifactfs.content.block_writer import sweep
-from artifactfs.content.database import damage
+from artifactfs.content.database import damage, is_damage
 
 NAME = "name: "
 
@@ -100,6 +100,7 @@ def check(root: Path, *, repair: bool) -> Findings:
         if looked.rows:
             found.rows[name] = looked.rows
     why = damage(root / DATABASE) if os.path.lexists(root / DATABASE) else None
+    why = why or _try(root, found, repair=repair)
     if why is not None:
         found.unreadable[DATABASE] = why
         if not repair:
@@ -107,11 +108,23 @@ def check(root: Path, *, repair: bool) -> Findings:
         # Opening begins a database anew, and its blocks with it.
         block_index.remove(root / DATABASE)
         private.file(root / DATABASE)
-    with _opened(root) as cache:
-        if cache is not None:
-            _look_through(*cache, found, repair=repair)
+        if (again := _try(root, found, repair=repair)) is not None:
+            raise errors.Unavailable(f"the database of the cache in {root} is damaged again: {again}")
     found.repaired = repair
     return found
+
+
+def _try(root: Path, found: Findings, *, repair: bool) -> str | None:
+    """Look through the blocks; return why that cannot be done, if the database is damaged."""
+    with _opened(root) as cache:
+        if cache is not None:
+            try:
+                _look_through(*cache, found, repair=repair)
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+                return str(error)
+    return None
 
 
 def _look_through(index: BlockIndex, files: BlockFiles, found: Findings, *, repair: bool) -> None:

@@ -130,8 +130,13 @@ def is_damage(error: Exception) -> bool:
 
 
 def sum_of(*values: object) -> int:
-    """Return the checksum of a row's other values, keys included, as they go to SQLite and come back."""
-    parts = (value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass") for value in values)
+    """Return the checksum of a row's other values, keys included, as they go to SQLite and come back.
+
+    Bytes are told from the text that has the same: one bit of a row says which of the two they are.
+    """
+    parts = (
+        b"\1" + value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass") for value in values
+    )
     return zlib.crc32(b"\0".join(parts))
 
 

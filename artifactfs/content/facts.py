@@ -59,6 +59,8 @@ CREATE TABLE archive_use (
     at REAL NOT NULL               -- seconds since the epoch
 ) WITHOUT ROWID;
 """,
+    # The checksums of rows with bytes in them are other ones from here on.
+    "UPDATE archive_index SET sum=NULL",
 )
 Row = tuple[Any, ...]
 
@@ -176,7 +178,10 @@ class Facts:
     def _indexes_to_drop(self) -> Iterator[str]:
         # Those of which nobody wrote down when they were used come first.
         known: dict[str, int] = dict(
-            self._db.rows("SELECT key, length(data) FROM archive_index LEFT JOIN archive_use USING (key) ORDER BY at")
+            self._db.rows(
+                # What a flipped bit has made nothing has no length.
+                "SELECT key, coalesce(length(data), 0) FROM archive_index LEFT JOIN archive_use USING (key) ORDER BY at"
+            )
         )
         too_many = sum(known.values()) - INDEX_BYTES
         for key, size in known.items():

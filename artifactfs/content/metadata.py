@@ -54,6 +54,8 @@ MIGRATIONS = (
     "ALTER TABLE versions ADD COLUMN digest BLOB",
     # Of the other values of a row; what was kept without one has none.
     "ALTER TABLE listing ADD COLUMN sum INTEGER; ALTER TABLE versions ADD COLUMN sum INTEGER",
+    # The checksums of rows with bytes in them are other ones from here on.
+    "UPDATE listing SET sum=NULL; UPDATE versions SET sum=NULL",
 )
 # Entries in a part: packing or reading one holds the interpreter for about 5 ms (measured: 10 us an entry).
 PART = 500

@@ -6,6 +6,7 @@ Most flips leave a database that SQLite finds nothing wrong with.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 import sqlite3
 from collections.abc import Callable
@@ -14,14 +15,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from artifactfs.content import cache_check
+from artifactfs.content import block_writer, cache_check
+from artifactfs.content.block_files import DIRECTORIES
 from artifactfs.content.block_store import BlockStore
 from artifactfs.content.facts import Facts
 from artifactfs.content.metadata import KeptListing, KeptVersions, Metadata
 from artifactfs.model.entry import DirRef, Empty, Folder, Version
+from tests.support.examples import EXAMPLES
 from tests.support.log_guard import LogGuard
 
-FLIPS = 150
+FLIPS = (EXAMPLES or 1) * 150
 NUMBERS = range(20)
 
 
@@ -72,7 +75,22 @@ def test_no_flipped_bit_shows_other_bytes(tmp_path: Path) -> None:
             store.put(key, 0, data)
         for key, data in contents.items():
             assert store.get(key, 0) in {None, data}, key
+            assert isinstance(store.present(key), set), key
+        # Whatever its rows say, the thread that writes goes on, and what is kept stays bounded.
+        assert isinstance(store.used_bytes(), int)
+        for key, data in contents.items():
+            store.write(key, 1, data)
+            store.identify(key, hashlib.sha256(data * 2).hexdigest())
+            store.pin(key, "archive")
+            store.unpin(key)
+        store.flush()
+        store.evict(1500)
+        store.drop(key)
         store.close()
+        small = BlockStore(tmp_path, 10_000, min_free=0)
+        for key, data in contents.items():
+            small.put(key, 0, data)
+        small.close()
 
     blocks = {path: path.read_bytes() for path in (tmp_path / "blocks").rglob("*") if path.is_file()}
 
@@ -134,6 +152,73 @@ def test_a_name_of_another_content_is_found_and_repaired(tmp_path: Path) -> None
     store.close()
 
 
+def made_nothing(path: Path, table: str, column: str) -> None:
+    """Have the values of a column be NULL where there should be none, as one bit of a row's header does it."""
+    there, away = "' NOT NULL'", "'     NULL'"
+    for change in (
+        f"UPDATE sqlite_master SET sql=replace(sql, {there}, {away})",
+        f"UPDATE {table} SET {column}=NULL",
+        f"UPDATE sqlite_master SET sql=replace(sql, {away}, {there})",
+    ):
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA writable_schema=ON")
+            db.execute(change)
+            db.commit()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("total", "bytes"), ("blob", "bytes"), ("blob", "file"), ("block", "length"), ("block", "crc"), ("name", "blob")],
+)
+def test_what_is_no_number_is_no_cache_and_then_one_again(tmp_path: Path, table: str, column: str) -> None:
+    """It fails nobody, is found by a check, and what is fetched again is kept again; by a thread that goes on."""
+    store = BlockStore(tmp_path, 1 << 30, min_free=0)
+    assert store.put("a", 0, b"a" * 1000)
+    store.close()
+    made_nothing(tmp_path / "blocks.db", table, column)
+    assert not cache_check.check(tmp_path, repair=False).healthy
+    store = BlockStore(tmp_path, 3000, min_free=0)
+    assert store.get("a", 0) in {None, b"a" * 1000}
+    assert isinstance(store.used_bytes(), int)
+    store.evict(1)
+    for key in "abcdef":
+        store.write(key, 0, key.encode() * 1000)
+        store.flush()
+    store.close()
+    cache_check.check(tmp_path, repair=True)
+    store = BlockStore(tmp_path, 3000, min_free=0)
+    assert store.put("g", 0, b"g" * 1000)
+    assert store.get("g", 0) == b"g" * 1000
+    assert store.used_bytes() <= 3000
+    store.close()
+    assert cache_check.check(tmp_path, repair=False).healthy
+
+
+def test_a_cache_counts_itself_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once in a round of its looks for orphans: else a flipped bit would be another limit for ever."""
+    monkeypatch.setattr(block_writer, "SWEEP_EVERY_S", 0.0)
+    store = BlockStore(tmp_path, 1 << 30, min_free=0)
+    assert store.put("a", 0, b"a" * 1000)
+    with contextlib.closing(sqlite3.connect(tmp_path / "blocks.db")) as db:
+        db.execute("UPDATE total SET bytes=bytes-1048576")
+        db.commit()
+    for _ in range(DIRECTORIES):
+        assert store.put("a", 0, b"a" * 1000)
+    assert store.used_bytes() == 1000
+    store.close()
+
+
+def test_an_index_that_is_nothing_keeps_no_other_from_being_kept(tmp_path: Path) -> None:
+    facts = Facts(tmp_path / "facts.db")
+    facts.put_archive_index("a", b"index")
+    facts.close()
+    made_nothing(tmp_path / "facts.db", "archive_index", "data")
+    facts = Facts(tmp_path / "facts.db")
+    facts.put_archive_index("b", b"another")
+    assert (facts.archive_index("a"), facts.archive_index("b")) == (None, b"another")
+    facts.close()
+
+
 def test_no_flipped_bit_makes_another_fact(tmp_path: Path) -> None:
     keys = [f"vm0:artifact-{number:02}" for number in NUMBERS]
     facts = Facts(tmp_path / "facts.db")
@@ -160,6 +245,7 @@ def test_no_flipped_bit_makes_another_fact(tmp_path: Path) -> None:
             assert memory.get(key) in (None, {"id": number})
             assert items.get(key, {"id": number}) == {"id": number}
             found += key in sizes
+            facts.put_archive_index(key, f"index of {key}".encode())
         # It is now what it was a moment ago; unless it was begun anew meanwhile, since SQLite saw the damage.
         assert facts.first_seen(keys) == again or list(tmp_path.glob("facts.broken-*"))
         facts.close()
