@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from artifactfs import errors
 from artifactfs.model.content import Access, ContentRef, Unknown
 from artifactfs.model.entry import Artifact, TreeMember
-from artifactfs.tree.merging import Began, sha256_of
+from artifactfs.tree.merging import Began, above, sha256_of
 from artifactfs.vfs.context import PASSES, Context
 from artifactfs.vfs.overlay import WorkTree, is_below
 from artifactfs.vfs.tree_taken import Members, Taken, hash_of, version_of
@@ -77,7 +77,7 @@ class TreeBases:
         base = self._with_sent(base, now)
         if version_of(head) != version_of(self.tree.base):
             base.update((one.at, now[one.at]) for one in taken if self._has_seen(one, now))
-        return base
+        return self._without_remade(base, now)
 
     async def _member(self, path: str, seen: Began, there: TreeMember | None) -> TreeMember | None:
         match seen:
@@ -112,6 +112,15 @@ class TreeBases:
                 log.info("what %s was when it was changed cannot be found out: %s", self.tree.shown, error)
                 self.looked[version] = None
         return self.looked[version]
+
+    def _without_remade(self, base: Members, now: Members) -> Members:
+        """Return the base without what is in directories that were made or moved here, and is not there any more.
+
+        A try whose answer was lost may have removed that, with its directory. Whoever did: all that such a directory
+        holds was put there, also what the base has just so; to leave it out as nobody's change would lose it.
+        """
+        opaque = self.tree.opaque
+        return {path: one for path, one in base.items() if path in now or opaque.isdisjoint((*above(path), path))}
 
     @staticmethod
     def _has_seen(one: Taken, now: Mapping[str, TreeMember]) -> bool:

@@ -390,3 +390,42 @@ async def test_what_an_earlier_try_made_of_a_name_is_ours_also_when_it_was_renam
     expected = {**BEGAN, "b": b"B", "c": b"2"}
     del expected["a"]
     await ends_as(grown, expected, "w/t: not saved yet: cut off")
+
+
+# -- directories that are made anew ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["moved back", "written again"])
+@pytest.mark.parametrize("tries", [1, 2])
+async def test_what_is_put_where_it_was_before_lost_answers_is_there_again(grown: World, how: str, tries: int):
+    """The version is there that has an empty directory in its place: nobody else has removed it."""
+    await grown.rename("w/t/d", "w/t/g")
+    for left in reversed(range(tries)):
+        if not left:
+            await grown.mkdir("w/t/d")
+        lost = grown.publisher.next(error=errors.Unreachable("cut off"), lost=True, held_after=True)
+        await grown.reach(lost)
+        lost.go.set()
+        await grown.settle()
+    expected: dict[str, object] = dict(BEGAN)
+    if how == "moved back":
+        await grown.rename("w/t/g", "w/t/d")
+    else:
+        await grown.put("w/t/d/c", b"d/c")
+        del expected["d/e"], expected["d/e/f"]
+        expected |= {"g": None, "g/c": b"d/c", "g/e": None, "g/e/f": b"d/e/f"}
+    await ends_as(grown, expected, *["w/t: not saved yet: cut off"] * tries)
+
+
+async def test_what_is_put_into_a_directory_made_anew_stays_whoever_has_removed_what_was_there(
+    grown: World, tmp_path: Path
+) -> None:
+    """It has the same content as that: its writer has put it there nevertheless."""
+    for path in ("d/c", "d/e/f"):
+        await grown.unlink(f"w/t/{path}")
+    for path in ("d/e", "d"):
+        await grown.rmdir(f"w/t/{path}")
+    await grown.mkdir("w/t/d")
+    await grown.put("w/t/d/c", b"d/c")
+    await other(grown, tmp_path / "other", lambda second: second.unlink("w/t/d/c"))
+    await ends_as(grown, {"a": b"a", "b": b"b", "d": None, "d/c": b"d/c"})
