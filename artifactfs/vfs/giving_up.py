@@ -100,6 +100,7 @@ class GivingUp:
         overlay.spoiled.add(node.ino)
         # What was written has told it; the service's is asked for when somebody looks.
         node.size = Unknown()
+        await self.fs.writer.lineage.forget_saves(edit)
         for staged in {id(one): one for one in (edit.staged, edit.backup, edit.in_flight) if one is not None}.values():
             await trio.to_thread.run_sync(edit.home.discard, staged)
 

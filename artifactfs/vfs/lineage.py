@@ -170,19 +170,19 @@ class Lineage:
         """Take the name of an edit away; its bytes go when nobody has it open."""
         edit.is_orphan = True
         self.overlay.hide(edit)
-        if self._is_being_read(edit):
-            await trio.to_thread.run_sync(lambda: edit.home.journal.put(drop=[edit.staged.number]))
-        elif edit.staged is not edit.given:
+        await self.forget_saves(edit)
+        if not self._is_being_read(edit) and edit.staged is not edit.given:
             await trio.to_thread.run_sync(edit.home.unlink, edit.staged)
         for earlier in (edit.backup, edit.in_flight):
             if earlier is None or earlier in {edit.staged, edit.given} or edit.is_under_way:
                 continue
-            if self._is_being_sent(edit, earlier):
-                # Whoever makes the version deletes the bytes then; nobody takes them for a save from here on.
-                await trio.to_thread.run_sync(partial(edit.home.journal.put, drop=[earlier.number]))
-            else:
+            if not self._is_being_sent(edit, earlier):  # else whoever makes the version deletes the bytes then
                 await trio.to_thread.run_sync(edit.home.discard, earlier)
         self.collect(edit.node)
+
+    async def forget_saves(self, edit: Edit) -> None:
+        """Let nobody take any bytes of an edit for a save from here on; at once, or a kill would leave an older one."""
+        await trio.to_thread.run_sync(partial(edit.home.journal.put, drop=edit.saves))
 
     def _is_being_sent(self, edit: Edit, staged: Staged) -> bool:
         """Tell whether a version of the tree of an edit is just being made of these bytes."""

@@ -160,10 +160,10 @@ class Edit(Job):
     given: Staged | None = None
     over: tuple[int, ...] = ()
 
-    def replace(self, other: Edit) -> None:
-        """Note that this takes the place of another edit."""
-        drafts = (other.staged, other.backup, other.in_flight)
-        self.over = tuple(draft.number for draft in drafts if draft is not None and draft is not other.given)
+    @property
+    def saves(self) -> list[int]:
+        """Return the numbers of all its bytes, durable or not, without those that another edit goes on with."""
+        return [one.number for one in filter(None, (self.staged, self.backup, self.in_flight)) if one is not self.given]
 
     @property
     def in_tree(self) -> bool:

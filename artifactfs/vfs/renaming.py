@@ -145,7 +145,7 @@ class Renamer:
         else:
             self._stand_for(edit, move.target, replaced)
         if replaced is not None:
-            edit.replace(replaced)
+            edit.over = tuple(replaced.saves)
         self.overlay.show(edit)
 
     async def _left_behind(self, edit: Edit) -> Edit | None:

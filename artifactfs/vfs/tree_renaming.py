@@ -61,7 +61,7 @@ class TreeRenamer:
             replaced = self.namespace.displaced(move.target)
             moved = self.overlay.edits.get(move.node.ino)
             if moved is not None and replaced is not None:
-                moved.replace(replaced)
+                moved.over = tuple(replaced.saves)
             below = await self._all_below(move.node) if move.node.kind is Kind.DIRECTORY else []
             async with AsyncExitStack() as held:
                 await held.enter_async_context(all_locked([replaced]))
@@ -114,12 +114,15 @@ class TreeRenamer:
         old = join(path_in_tree(move.old_parent), raw_name(move.old_name, move.node.tree_path))
         known = move.target.tree_path if move.target is not None else ""
         records = self._put(tree, move.new_parent, move.new_name, move.node, known)
+        replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
+        # As long as nothing of what is moved is durable, what was saved under its new name is kept behind it.
+        forgotten = replaced.saves if replaced is not None and records else []
         for parent, child in below:
             records += self._put(tree, parent, child.name, child, child.tree_path)
         left, dropped = await self.remover.vacated(move.old_parent, tree, move.old_name)
         dropped += self._clear(tree, old, move.node)
-        # At once: after a kill it has the old name or the new one.
-        await write_tree(tree, *records, *left, drop=dropped)
+        # At once: after a kill it has the old name or the new one, and stands there itself.
+        await write_tree(tree, *records, *left, drop=[*dropped, *forgotten])
 
     async def _know(self, move: Move) -> None:
         """Ask for what will be looked at, before others of the source have to wait for this rename."""

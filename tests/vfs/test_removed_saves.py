@@ -1,18 +1,20 @@
-"""A file that was removed while nobody knew whether the service has it, and what takes its name then.
+"""A file that goes while nobody knows whether the service has it, or while saves of it wait; what takes its name then.
 
-No kill brings it back, however little of what has taken its name is durable.
+No kill brings it back, however little of what has taken its name is durable, and no earlier one of its saves.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from artifactfs import errors
+from artifactfs.vfs.giving_up import GivingUp
 from tests.vfs.test_kills import save_without_answer, shown_after_a_kill
-from tests.vfs.world import World, opened
+from tests.vfs.world import BEGAN, EMPTY, World, grow, images, opened
 
 pytestmark = pytest.mark.usefixtures("standing_still")
 
@@ -68,3 +70,69 @@ async def test_what_takes_the_name_of_a_removed_file_is_its_next_version(tmp_pat
         assert await world.tree("w") == {"f": b"3"}
         assert world.versions("f") == [b"1", b"2", b"3"]
         world.nothing_is_left()
+
+
+# -- in a tree ---------------------------------------------------------------------------------------------------
+
+
+async def unlink(world: World) -> None:
+    await world.unlink("w/t/a")
+
+
+async def rename(world: World) -> None:
+    await world.rename("w/t/b", "w/t/a")
+
+
+async def rename_saved(world: World) -> None:
+    await world.rename("w/t/d/c", "w/t/a")
+
+
+async def give_up(world: World) -> None:
+    await GivingUp(world.fs).drop_names(world.work(), {("", "a")})
+
+
+async def save_twice(world: World) -> None:
+    """Have a file ``w/t/a`` written again while a version of its tree is made, which fails."""
+    await world.put("w/t/a", b"1")
+    held = world.publisher.next(held=True, error=errors.Unavailable())
+    await world.reach(held)
+    await world.put("w/t/a", b"2")
+    held.go.set()
+    await world.settle()
+    world.stop_publishing()
+
+
+# What goes, and what is there instead.
+WAYS: dict[Callable[[World], Awaitable[None]], tuple[set[str], dict[str, bytes]]] = {
+    unlink: ({"a"}, {}),
+    rename: ({"a", "b"}, {"a": b"b"}),
+    rename_saved: ({"a", "d/c"}, {"a": b"saved"}),
+    give_up: ({"a"}, {"a": b"a"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "is_open"),
+    # What is open for writing is not given up.
+    [(way, is_open) for way in WAYS for is_open in (False, True) if not (is_open and way is give_up)],
+)
+async def test_what_was_saved_twice_goes_in_one_step(
+    tmp_path: Path, way: Callable[[World], Awaitable[None]], *, is_open: bool
+):
+    """The first save was to be in a version that failed; a kill finds the second one or what is wanted, never that."""
+    first = tmp_path / "first"
+    async with opened(first) as world:
+        await world.mkdir("w")
+        await grow(world)
+        await save_twice(world)
+        await world.put("w/t/d/c", b"saved")
+        if is_open:
+            await world.open("w/t/a", EMPTY)
+        with images(first, tmp_path / "images") as taken:
+            await way(world)
+    before = {**BEGAN, "a": b"2", "d/c": b"saved"}
+    gone, left = WAYS[way]
+    after = {path: found for path, found in before.items() if path not in gone} | left
+    for image in taken:
+        assert await shown_after_a_kill(image, "w/t") in [before, after], image.name
+    assert await shown_after_a_kill(taken[-1], "w/t") == after
