@@ -100,6 +100,8 @@ class TreeSettling:
         saved, is_version = made.artifact, made.is_version
         dropped: list[int] = []
         done: list[Staged] = []
+        # Not a directory that was made anew meanwhile: nothing of what the version has there is in it.
+        published = {one.at for one in taken if tree.names.get(one.path, {}).get(one.name) is one.entry}
         for one in taken:
             if is_version:
                 self._take_over(tree, one, levels, made.merged, dropped, done)
@@ -111,8 +113,7 @@ class TreeSettling:
             tree.due_at, tree.error = math.inf, WAITS
         if is_version:
             tree.base = saved
-            published = {one.at for one in taken if isinstance(one.entry, Node)}
-            tree.opaque -= {path for path in tree.opaque if path in published}
+            tree.opaque -= published
             self._go_on(tree, made)
         # Of what is not in this version, since somebody writes to it, an earlier try may be: that is ours, too, and is
         # when it was renamed or removed since.

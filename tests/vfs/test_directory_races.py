@@ -142,3 +142,30 @@ async def test_a_file_is_moved_whose_save_is_kept_beside_somebody_elses_at_that_
         await grown.rename("w/t/a", "w/t/x")
     await grown.elapse(5)
     assert await grown.tree("w/t") == grown.stored("t") == {**BEGAN, "a": b"theirs", f"a ({MARK})": b"mine"}
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+async def test_a_directory_that_is_made_anew_while_its_version_is_made_holds_nothing_of_the_earlier_one(
+    tmp_path: Path, standing_still: None, *, is_made: bool
+) -> None:
+    """Nor after a kill, while what was made in it is not durable."""
+    async with opened(tmp_path) as world:
+        await world.mkdir("w")
+        await grow(world)
+        await world.mkdir("w/t/x")
+        await world.put("w/t/x/f", b"moved away")
+        step = world.publisher.next(held=True)
+        await world.reach(step)
+        await world.rename("w/t/x", "w/t/y")
+        await world.mkdir("w/t/x")
+        if is_made:
+            await world.create("w/t/x/f", b"not durable")
+        step.go.set()
+        await world.elapse(0.1)
+        assert world.stored("t")["x/f"] == b"moved away"
+    async with opened(tmp_path) as world:
+        expected = {**BEGAN, "x": None, "y": None, "y/f": b"moved away"}
+        assert await world.tree("w/t") == expected
+        await world.elapse(5)
+        assert await world.tree("w/t") == world.stored("t") == expected
+        world.nothing_is_left()
