@@ -39,6 +39,10 @@ class Log:
         self.say("begin", self._number, kind, paths, value)
         return self._number
 
+    def writes(self, number: int) -> None:
+        """Note that bytes are about to be written: a thread may be killed before anybody can say that they are."""
+        self.say("writes", number)
+
     def wrote(self, number: int) -> None:
         self.say("wrote", number)
 
@@ -57,6 +61,7 @@ class Operation:
     paths: tuple[str, ...]
     value: str
     begin: float
+    writes: float | None = None
     wrote: float | None = None
     end: float = float("inf")
     closed: float = float("inf")
@@ -111,6 +116,8 @@ class History:
                 kind, paths, value = more
                 running[number] = Operation(kind, tuple(paths), value, self.now)
                 self.operations.append(running[number])
+            elif what == "writes":
+                running[number].writes = self.now
             elif what == "wrote":
                 running[number].wrote = self.now
             elif what == "end":
@@ -196,8 +203,8 @@ class History:
         for path in paths:
             if beside and one.kind == "anew":  # the other one makes that durable, or what it had made so is emptied
                 yield path, Effect(one.begin, one.wrote or one.end, {""}, is_certain=False)
-            if one.wrote is not None:
-                yield path, Effect(one.wrote, one.end, {one.value}, one.is_certain and not is_moved and not is_emptied)
+            if one.writes is not None:
+                yield path, Effect(one.writes, one.end, {one.value}, one.is_certain and not is_moved and not is_emptied)
 
     def _at(self, path: str, begin: float, end: float) -> set[Value]:
         """Return what may be at a path within a time."""

@@ -377,12 +377,16 @@ async def test_a_name_is_changed_in_the_moment_in_which_its_save_is_kept_beside(
     held = world.publisher.next(held=True)
     await world.reach(held)
     overtake(world, b"theirs")
+    under_way = world.edit("f").under_way
+    assert under_way is not None
+    assert not under_way.statistics().tasks_waiting
     async with trio.open_nursery() as nursery:
         if how == "remove":
             nursery.start_soon(world.unlink, "w/f")
         else:
             nursery.start_soon(world.rename, *(("w/f", "w/g") if how == "rename" else ("w/x", "w/f")))
-        await trio.testing.wait_all_tasks_blocked()
+        while not under_way.statistics().tasks_waiting:  # before, it looks names up in threads
+            await trio.testing.wait_all_tasks_blocked(0.002)
         held.go.set()
     await world.elapse(10)
     added = {"remove": {"x": b"new"}, "rename": {"x": b"new", "g": b"mine"}, "replace": {f"f ({MARK})": b"new"}}

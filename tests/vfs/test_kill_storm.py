@@ -104,6 +104,7 @@ class Told(Storm):
         failure = ""
         try:
             await self._pause(2)
+            self.log.writes(number)
             fs.write(handle, 0, value.encode())
             self.log.wrote(number)
             await self._pause(1)
