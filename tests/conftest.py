@@ -1,5 +1,6 @@
 """What holds for every test: no FUSE where it is needed, a leak, or an unannounced warning is a failure."""
 
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from tests.support.log_guard import LogGuard
 # Deadlines would measure how busy the machine is; pytest-timeout catches what hangs.
 hypothesis.settings.register_profile("artifactfs", deadline=None)
 hypothesis.settings.load_profile("artifactfs")
+
+# A shell that starts the tests in the background has them, and all that they start, ignore these.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 OPEN: list[leaks.Held] = []
 # Whose modules leave no descriptor and no thread behind. What others open is mostly a server's or a cache's, which they
