@@ -7,6 +7,7 @@ is renamed at its service at once.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -64,7 +65,6 @@ class Renamer:
             self.namespace.accepting(move.new_parent, move.new_name, what)
         if target is not None and (target.kind is Kind.DIRECTORY) != (node.kind is Kind.DIRECTORY):
             raise errors.IsADirectory if target.kind is Kind.DIRECTORY else errors.NotADirectory
-        await self.namespace.found_out(move.new_parent, move.new_name)
         edit, known_as = self.overlay.edits.get(node.ino), node.name
         await self.namespace.idle(edit)  # it may be no edit any more then
         move = replace(move, old_name=self.namespace.name_now(move.old_parent, move.old_name, node, known_as))
@@ -83,12 +83,21 @@ class Renamer:
             isinstance(old, VersionDir) and isinstance(new, VersionDir) and old.artifact.key == new.artifact.key
         )  # fmt: skip
 
+    def _alone(self, move: Move) -> AbstractAsyncContextManager[None]:
+        """Change names while nothing of a rename is published, nor what went from its new name a moment ago.
+
+        Until the end of that is known what takes the name could not go on with it, and would be another file beside it.
+        """
+        place = move.new_parent.directory
+        ghost = self.overlay.doomed_at(place, move.node.source, move.new_name) if isinstance(place, Listed) else None
+        return self.namespace.alone(move.node, move.target, None if ghost is None else ghost.node)
+
     # -- what is only here -----------------------------------------------------------------------------------
 
     async def _place(self, edit: Edit, move: Move) -> None:
         """Give a file that is only on this machine another name; over a listed one it becomes its next version."""
         await self.in_tree.vet(move)
-        async with self.namespace.alone(move.node, move.target):
+        async with self._alone(move):
             if self.overlay.edits.get(move.node.ino) is edit and edit.is_local:
                 tree = self.overlay.tree_of(edit.directory, edit.source)
                 if tree is not None and not {edit.staged, edit.in_flight}.isdisjoint(tree.sending):
@@ -250,7 +259,7 @@ class Renamer:
         node = move.node
         edit = await self.writer.begin(node, copy=True)
         await self.in_tree.vet(move)
-        async with self.namespace.alone(node, move.target):
+        async with self._alone(move):
             if self.overlay.edits.get(node.ino) is not edit:
                 raise errors.StaleContent("it was published in the same moment; try again")
             artifact = standing(node, edit)  # now: it may have been saved meanwhile

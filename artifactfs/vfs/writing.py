@@ -251,10 +251,10 @@ class Writer:
     async def _untouched(self, edit: Edit) -> None:
         """End an edit to which nothing was written; what was written before goes its way."""
         earlier = edit.backup or edit.in_flight
-        if earlier is not None and earlier is not edit.staged:
-            await self._back_to(edit, earlier)
-        elif edit.staged.sealed:
+        if edit.staged.sealed:  # with all that was written before: its mode or its name was changed meanwhile
             self.writeback.schedule(edit)
+        elif earlier is not None and earlier is not edit.staged:
+            await self._back_to(edit, earlier)
         else:
             self.overlay.let_go(edit)
             edit.home.discard(edit.staged)

@@ -10,10 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from artifactfs import errors
 from artifactfs.vfs.giving_up import GivingUp
+from artifactfs.vfs.tree_renaming import TreeRenamer
 from tests.vfs.test_kills import save_without_answer, shown_after_a_kill
+from tests.vfs.test_listed_races import meanwhile
+from tests.vfs.test_saving_races import pass_time
 from tests.vfs.world import BEGAN, EMPTY, World, grow, images, opened
 
 pytestmark = pytest.mark.usefixtures("standing_still")
@@ -69,6 +73,41 @@ async def test_what_takes_the_name_of_a_removed_file_is_its_next_version(tmp_pat
         await world.elapse(10)
         assert await world.tree("w") == {"f": b"3"}
         assert world.versions("f") == [b"1", b"2", b"3"]
+        world.nothing_is_left()
+
+
+async def test_what_takes_the_name_of_a_removed_file_waits_for_what_is_being_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is not saved beside the file that is about to be removed: that would be another file of its name."""
+    async with opened(tmp_path) as world:
+        await world.mkdir("w")
+        await world.put("w/f", b"1")
+        await world.elapse()
+        await world.put("w/other", b"other")
+        other = world.publisher.next(held=True, only="other")
+        await world.reach(other)
+        await world.put("w/f", b"2")
+        await world.reach(world.publisher.next(error=errors.Unavailable("the answer is lost"), lost=True, only="f"))
+        await world.settle()
+        await world.unlink("w/f")
+        await world.put("w/f~", b"3")
+        step = world.publisher.next(held=True, only="f")
+
+        async def find_out() -> None:
+            other.go.set()  # what waits for the source is tried at once then, and no more one after the other
+            await world.reach(step)
+
+        turns = meanwhile(monkeypatch, TreeRenamer, "vet", find_out)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.rename, "w/f~", "w/f")
+            await step.reached.wait()
+            await pass_time(world)
+            step.go.set()
+        assert not turns
+        await world.elapse(10)
+        assert await world.tree("w") == {"f": b"3", "other": b"other"}
+        assert world.store.objects.read(world.newest(world.artifact("f").id)) == b"3"
         world.nothing_is_left()
 
 

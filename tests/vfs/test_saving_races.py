@@ -335,6 +335,33 @@ async def test_the_x_bit_of_a_file_is_set_after_the_answer_to_its_save_was_lost(
     grown.nothing_is_left()
 
 
+@pytest.mark.parametrize("path", ["w/f", "w/t/a"])
+async def test_the_x_bit_of_a_file_is_set_while_somebody_opens_it_and_writes_nothing(grown: World, path: str):
+    """What was written since the save that is under way is what the file holds: who closes it takes none back."""
+    await grown.put(path, b"one")
+    step = grown.publisher.next(held=True)
+    await grown.reach(step)
+    await grown.put(path, b"two")
+    ino, edit, handles = (await grown.look(path)).ino, grown.edit(path[-1]), list[int]()
+
+    async def open_it() -> None:
+        handles.append((await grown.fs.open(ino, BOTH)).handle)
+
+    async with trio.open_nursery() as nursery, edit.lock:
+        nursery.start_soon(open_it)
+        await grown.settle()
+        nursery.start_soon(grown.fs.setattr, ino, Change(executable=True), None)
+        await grown.settle()
+    await grown.close(*handles)
+    assert await grown.read(path) == b"two"
+    step.go.set()
+    await grown.elapse(10)
+    assert await grown.read(path) == b"two"
+    assert (grown.versions("f")[-1] if path == "w/f" else grown.stored("t")["a"]) == b"two"
+    assert (await grown.look(path)).executable
+    grown.nothing_is_left()
+
+
 @pytest.mark.parametrize("write_through", [False, True])
 async def test_a_file_made_again_is_saved_while_somebody_opens_it_and_writes_nothing(grown: World, write_through: bool):
     """It stands over the one that was removed only until it is saved: its end is not that removal once more."""
