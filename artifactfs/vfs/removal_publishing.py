@@ -49,7 +49,8 @@ class Removals:
                 )  # fmt: skip
                 before = overlay.removal_at(edit.directory, edit.source, edit.node.name)
                 twice = [before] if before is not None and before.artifact.key == artifact.key else []
-                drop = [one.number for one in twice]
+                # The save goes in the same step: what takes the name after a kill would go on with one of the two only.
+                drop = [*edit.saves, *(one.number for one in twice)]
                 await trio.to_thread.run_sync(lambda: home.journal.put(intents.of_removal(removal), drop=drop))
                 for one in twice:
                     removals.drop(overlay, one)

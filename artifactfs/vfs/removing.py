@@ -6,7 +6,9 @@ and published later; trees and workflows are removed at the service at once. Who
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -121,7 +123,8 @@ class Remover:
             if edit is not None and edit.tries:
                 await self.writer.lineage.doom(edit)
             if removal is not None:
-                await self.remove_later(removal)
+                # In one step: of both the next mount would show the file, and remove its artifact under whatever name.
+                await self.remove_later(removal, drop=edit.saves if edit is not None else ())
             if edit is not None:
                 await self.writer.lineage.orphan(edit)
 
@@ -138,9 +141,12 @@ class Remover:
         removal.acknowledged()
         return removal
 
-    async def remove_later(self, removal: Removal) -> None:
-        """Take an artifact's name away here, durably; its service hears of it when the name is not taken again."""
-        await trio.to_thread.run_sync(removal.home.journal.put, intents.of_removal(removal))
+    async def remove_later(self, removal: Removal, drop: Collection[int] = ()) -> None:
+        """Take an artifact's name away here, durably; its service hears of it when the name is not taken again.
+
+        At once with it, some records are forgotten.
+        """
+        await trio.to_thread.run_sync(partial(removal.home.journal.put, intents.of_removal(removal), drop=drop))
         removals.add(self.overlay, removal)
         self.overlay.put(removal.directory, removal.source, removal.name, Gone())
         self.writer.writeback.schedule_removal(removal)

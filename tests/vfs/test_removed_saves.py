@@ -111,6 +111,47 @@ async def test_what_takes_the_name_of_a_removed_file_waits_for_what_is_being_fou
         world.nothing_is_left()
 
 
+async def save_again(world: World) -> None:
+    """Have a file ``w/f`` that was saved, and whose next save waits."""
+    await world.mkdir("w")
+    await world.put("w/f", b"1")
+    await world.elapse()
+    world.stop_publishing()
+    await world.put("w/f", b"2")
+
+
+async def go(world: World) -> None:
+    await world.unlink("w/f")
+
+
+async def go_and_be_found_out(world: World) -> None:
+    """Remove a file whose save was answered by nobody; the service comes to remove what that save has become."""
+    await world.unlink("w/f")
+    world.publisher.next()
+    await world.reach(world.publisher.next(held=True))
+    assert world.publisher.calls[-2:] == ["save_file", "remove"]
+
+
+@pytest.mark.parametrize(("begin", "way"), [(save_again, go), (save_without_answer, go_and_be_found_out)])
+async def test_what_a_kill_leaves_of_a_removal_is_the_file_or_its_removal(
+    tmp_path: Path, begin: Callable[[World], Awaitable[None]], way: Callable[[World], Awaitable[None]]
+):
+    """Both would be of one artifact, which has another name after a rename; what is made under the old one is new."""
+    first = tmp_path / "first"
+    async with opened(first) as world:
+        await begin(world)
+        with images(first, tmp_path / "images") as taken:
+            await way(world)
+    for image in taken:
+        async with opened(image) as world:
+            await world.put("w/f", b"3")
+            await world.rename("w/f", "w/x")
+            await world.put("w/f", b"4")
+            await world.elapse(5)
+            assert await world.tree("w") == {"f": b"4", "x": b"3"}, (image.name, world.reports)
+            world.nothing_is_left()
+
+
 # -- in a tree ---------------------------------------------------------------------------------------------------
 
 
