@@ -17,7 +17,7 @@ from artifactfs.journal.drafts import Staged
 from artifactfs.journal.states import State
 from artifactfs.tree.inodes import number
 from artifactfs.tree.nodes import Node
-from artifactfs.vfs import intents
+from artifactfs.vfs import intents, removals
 from artifactfs.vfs.context import Context
 from artifactfs.vfs.overlay import Edit, Gone, Overlay, Removal
 from artifactfs.vfs.twins import twin
@@ -101,10 +101,16 @@ class Lineage:
         else:
             await trio.to_thread.run_sync(edit.home.discard, earlier)
 
-    async def doom(self, edit: Edit) -> None:
-        """Let a save that nobody knows the end of go on without a name, to be taken back; the edit leaves it."""
+    async def doom(self, edit: Edit, given: Removal | None = None) -> None:
+        """Let a save that nobody knows the end of go on without a name, to be taken back; the edit leaves it.
+
+        A removal that was given to it ends: what the save has become is removed, and not what has its name then.
+        """
         ghost = self.ghost_of(edit)
-        await trio.to_thread.run_sync(edit.home.journal.put, intents.of_edit(ghost))
+        gone = [] if given is None else [given.number]
+        await trio.to_thread.run_sync(partial(edit.home.journal.put, intents.of_edit(ghost), drop=gone))
+        if given is not None:
+            removals.drop(self.overlay, given)
         self.leave_to(ghost, edit)
         self.writeback.wake()
 

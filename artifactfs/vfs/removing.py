@@ -109,20 +109,19 @@ class Remover:
             return None
 
     async def _unlink_listed(self, parent: Node, name: str, node: Node, edit: Edit | None) -> None:
-        removal: Removal | None = None
-        if edit is not None and edit.replaces is not None:
-            removal, edit.replaces = edit.replaces, None
-            removal.given_to = None
-        elif edit is None or not edit.is_local or edit.base is not None:
+        given = edit.replaces if edit is not None else None
+        removal = given
+        if given is None and (edit is None or not edit.is_local or edit.base is not None):
             removal = self.removal_of(parent, name, standing(node, edit))
-        if edit is not None and edit.tries:
-            removal = None  # what it has become is found out first, and then that is removed
-            if edit.in_flight in {None, edit.staged} and node.handles:
+        if edit is not None:
+            edit.replaces = None
+            if edit.tries and edit.in_flight in {None, edit.staged} and node.handles:
                 await self.writer.lineage.copied(edit)
         async with all_locked([edit]):
             if edit is not None and edit.tries:
-                await self.writer.lineage.doom(edit)
-            if removal is not None:
+                await self.writer.lineage.doom(edit, given)  # what it has become is found out, and then that is removed
+            elif removal is not None:
+                removal.given_to = None
                 # In one step: of both the next mount would show the file, and remove its artifact under whatever name.
                 await self.remove_later(removal, drop=edit.saves if edit is not None else ())
             if edit is not None:
@@ -150,6 +149,11 @@ class Remover:
         removals.add(self.overlay, removal)
         self.overlay.put(removal.directory, removal.source, removal.name, Gone())
         self.writer.writeback.schedule_removal(removal)
+
+    async def forget(self, removal: Removal) -> None:
+        """Let go of a removal whose artifact goes in another way."""
+        await trio.to_thread.run_sync(partial(removal.home.journal.put, drop=[removal.number]))
+        removals.drop(self.overlay, removal)
 
     async def rmdir(self, parent: Node, name: str, node: Node) -> None:
         """Remove an empty directory: of a tree, a tree artifact, or a workflow."""

@@ -267,11 +267,14 @@ class Renamer:
             self.overlay.hide(edit)
             self.overlay.leave(node)
             node.identity = ("draft", node.source, str(edit.staged.path))
-            removal, edit.replaces = edit.replaces, None
-            if removal is None:
-                removal = self.remover.removal_of(move.old_parent, move.old_name, artifact)
-            removal.given_to, was_tried = None, edit.tries > 0
+            given, edit.replaces = edit.replaces, None
+            removal = given or self.remover.removal_of(move.old_parent, move.old_name, artifact)
+            was_tried = edit.tries > 0
+            if not was_tried:
+                removal.given_to = None
             edit.is_local = True
             await self._place_in_order(edit, move, removal)
-            if not was_tried:  # else what it has become is found out first, and then that is removed
+            if not was_tried:  # else what it has become is found out first, and then that is removed: by nothing else
                 await self.remover.remove_later(removal)
+            elif given is not None:
+                await self.remover.forget(given)

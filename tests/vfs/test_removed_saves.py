@@ -216,3 +216,41 @@ async def test_what_was_saved_twice_goes_in_one_step(
     for image in taken:
         assert await shown_after_a_kill(image, "w/t") in [before, after], image.name
     assert await shown_after_a_kill(taken[-1], "w/t") == after
+
+
+async def remove(world: World) -> None:
+    await world.unlink("w/f")
+
+
+async def rename_away(world: World) -> None:
+    await world.rename("w/f", "w/x")
+    await world.unlink("w/x")
+
+
+@pytest.mark.parametrize("way", [remove, rename_away])
+async def test_a_removal_that_a_save_went_on_with_goes_with_that_save(
+    tmp_path: Path, way: Callable[[World], Awaitable[None]]
+) -> None:
+    """Removed while nobody knows what became of it, the save is found out; nothing else removes the artifact."""
+    async with opened(tmp_path) as world:
+        await world.mkdir("w")
+        await world.put("w/f", b"1")
+        await world.elapse()
+        await world.unlink("w/f")
+        removing = world.publisher.next(held=True, error=errors.Unavailable())
+        await world.reach(removing)
+        await world.put("w/f", b"2")
+        saving = world.publisher.next(error=errors.Unavailable("the answer is lost"), lost=True)
+        while not world.edit("f").is_under_way:  # it waits for the removal
+            await pass_time(world)
+        removing.go.set()
+        await world.reach(saving)
+        await world.settle()
+        assert world.edit("f").replaces is not None
+        await way(world)
+        await world.put("w/f", b"3")
+        world.reports.clear()
+        await world.elapse(20)
+        assert (await world.tree("w"), world.reports) == ({"f": b"3"}, [])
+        assert [one.name for one in world.store.artifacts()] == ["f"]
+        world.nothing_is_left()
