@@ -76,7 +76,7 @@ def test_no_flipped_bit_shows_other_bytes(tmp_path: Path) -> None:
         for key, data in contents.items():
             assert store.get(key, 0) in {None, data}, key
             assert isinstance(store.present(key), set), key
-        # Whatever its rows say, the thread that writes goes on, and what is kept stays bounded.
+        # Whatever its rows say, what writes and evicts goes on.
         assert isinstance(store.used_bytes(), int)
         for key, data in contents.items():
             store.write(key, 1, data)
