@@ -100,7 +100,7 @@ def check(root: Path, *, repair: bool) -> Findings:
         if looked.rows:
             found.rows[name] = looked.rows
     why = damage(root / DATABASE) if os.path.lexists(root / DATABASE) else None
-    why = why or _try(root, found, repair=repair)
+    why = why or _damage_of_blocks(root, found, repair=repair)
     if why is not None:
         found.unreadable[DATABASE] = why
         if not repair:
@@ -108,13 +108,13 @@ def check(root: Path, *, repair: bool) -> Findings:
         # Opening begins a database anew, and its blocks with it.
         block_index.remove(root / DATABASE)
         private.file(root / DATABASE)
-        if (again := _try(root, found, repair=repair)) is not None:
+        if (again := _damage_of_blocks(root, found, repair=repair)) is not None:
             raise errors.Unavailable(f"the database of the cache in {root} is damaged again: {again}")
     found.repaired = repair
     return found
 
 
-def _try(root: Path, found: Findings, *, repair: bool) -> str | None:
+def _damage_of_blocks(root: Path, found: Findings, *, repair: bool) -> str | None:
     """Look through the blocks; return why that cannot be done, if the database is damaged."""
     with _opened(root) as cache:
         if cache is not None:

@@ -22,7 +22,7 @@ from artifactfs.vfs.directories import Directories
 from artifactfs.vfs.edit_locks import all_locked
 from artifactfs.vfs.moves import Move, path_at
 from artifactfs.vfs.namespace import Namespace, path_in_tree
-from artifactfs.vfs.overlay import Gone, Overlay, WorkTree, is_below, join, stays_here
+from artifactfs.vfs.overlay import Edit, Gone, Overlay, WorkTree, is_below, join, stays_here
 from artifactfs.vfs.removing import Remover
 from artifactfs.vfs.tree_records import write_tree
 from artifactfs.vfs.writing import Writer
@@ -66,7 +66,7 @@ class TreeRenamer:
             async with AsyncExitStack() as held:
                 await held.enter_async_context(all_locked([replaced]))
                 await self._hold(move, below, held)
-                await self._move(move, tree, below)
+                await self._move(move, tree, below, replaced)
                 if replaced is not None:
                     if moved is not None:
                         await self.writer.lineage.keep_behind(moved, replaced)
@@ -106,15 +106,16 @@ class TreeRenamer:
         entries = ((parent, entry) for parent in parents for entry in self.overlay.names(parent).values())
         return [(parent, one) for parent, one in entries if isinstance(one, Node) and one.ino not in known]
 
-    async def _move(self, move: Move, tree: WorkTree, below: list[tuple[Node, Node]]) -> None:
-        """Let a node, and all below it, stand in its new place."""
+    async def _move(
+        self, move: Move, tree: WorkTree, below: list[tuple[Node, Node]], replaced: Edit | None
+    ) -> None:  # fmt: skip
+        """Let a node, and all below it, stand in its new place; ``replaced`` is the edit of what had its new name."""
         begun = [(move.new_parent, move.new_name, move.target), (move.old_parent, move.old_name, move.node)]
         for parent, name, node in (*begun, *((parent, child.name, child) for parent, child in below)):
             self.writer.beginnings.note(tree, path_in_tree(parent), name, node)
         old = join(path_in_tree(move.old_parent), raw_name(move.old_name, move.node.tree_path))
         known = move.target.tree_path if move.target is not None else ""
         records = self._put(tree, move.new_parent, move.new_name, move.node, known)
-        replaced = self.overlay.edits.get(move.target.ino) if move.target is not None else None
         # As long as nothing of what is moved is durable, what was saved under its new name is kept behind it.
         forgotten = replaced.saves if replaced is not None and records else []
         for parent, child in below:

@@ -239,13 +239,8 @@ async def test_what_is_taken_back_is_not_removed_from_under_a_newer_save(
 ):
     """Its artifact was removed and given to a new file of its name already: that is its next version."""
     async with opened(tmp_path) as world:
-        await world.mkdir("w")
-        await world.put("w/f", b"1")
-        await world.elapse()
+        await save_without_answer(world)
         artifact = world.artifact("f").id
-        await world.put("w/f", b"2")
-        world.publisher.next(error=errors.Unavailable("the answer is lost"), lost=True)
-        await world.elapse(1)
         listed = world.edit("f").base
         assert listed is not None
         await world.unlink("w/f")
